@@ -1,0 +1,22 @@
+"""The few environment variables that worker code needs, read in this one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Folder for models, tracks, avatars and unfinished jobs (`LIPSYNC_CACHE`, default `~/.cache/lipsync`)."""
+    asked = os.environ.get("LIPSYNC_CACHE", "")
+    return Path(asked).expanduser() if asked else Path.home() / ".cache" / "lipsync"
+
+
+def weights_mirror() -> str | None:
+    """Folder or URL that is asked first for every model file (`LIPSYNC_WEIGHTS_MIRROR`), or None."""
+    return os.environ.get("LIPSYNC_WEIGHTS_MIRROR") or None
+
+
+def hub_endpoint() -> str:
+    """Host of `hf:` sources (`HF_ENDPOINT`, the variable that the hub's own client reads)."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
