@@ -1,0 +1,175 @@
+"""One face through a clip: landmarks per frame, frames without a face marked, cuts found.
+
+A clip is tracked in shards of a fixed length, so the result does not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.contracts import MESH_POINTS, Clip, Progress, Span, Track, no_progress
+from deployments.errors import NoFaceError
+from deployments.face.choice import FaceChoice, parse_choice
+from deployments.face.detect import FaceDetector
+from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, Landmarker, roi_of_box, roi_of_points
+from deployments.media.decode import decode
+
+SHARD_FRAMES = 200
+MIN_PRESENCE = 0.5
+MIN_EYE_DISTANCE = 16.0  # pixels; below this a mouth is a handful of pixels
+MAX_TURN = 0.42  # nose offset from the eye centre, in eye distances: beyond it the face is a profile
+THUMB = (32, 18)
+CUT_LEVEL = 28.0  # mean absolute difference of thumbnails, 0..255
+
+MapLike = Callable[[Callable[["Shard"], Track], Sequence["Shard"]], Iterable[Track]]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The piece of work of one tracking worker."""
+
+    clip: Clip
+    span: Span
+    choice: FaceChoice
+    passes: int
+
+
+def track_clip(
+    clip: Clip, choice: str = "largest", passes: int = 2, run: MapLike = map, progress: Progress = no_progress
+) -> Track:
+    """Track one face through the clip.
+
+    Parameters
+    ----------
+    choice : "largest", an index from the left ("0"), a box "x,y,w,h" in pixels, or "speaking".
+    passes : jittered windows averaged per frame, 1..5.
+    run : like the built-in `map`; must keep the order. Shards are independent.
+
+    Raises
+    ------
+    NoFaceError : no frame holds a usable face, or the chosen one does not exist.
+    """
+    rule = parse_choice(choice, clip)
+    shards = [Shard(clip, Span(a, min(a + SHARD_FRAMES, clip.frames)), rule, passes) for a in range(0, clip.frames, SHARD_FRAMES)]
+    parts = []
+    for part in run(track_shard, shards):
+        parts.append(part)
+        progress("track", sum(len(p.score) for p in parts), clip.frames)
+    track = join(parts)
+    if not track.usable.any():
+        raise NoFaceError(
+            f"{clip.path.name}: no usable face in {clip.frames} frames (asked for '{choice}'); "
+            f"a face needs an eye distance of {MIN_EYE_DISTANCE:.0f} px and must not be a profile"
+        )
+    return track
+
+
+def track_shard(shard: Shard) -> Track:
+    """Track the frames of one shard; the frame before it is read to find a cut at its start."""
+    start = max(0, shard.span.start - 1)
+    tracker = FrameTracker(shard.choice, shard.passes)
+    rows = [tracker.step(picture.rgb()) for picture in decode(shard.clip, Span(start, shard.span.stop))]
+    return stack(rows[shard.span.start - start :])
+
+
+def track_image(rgb: NDArray[np.uint8], choice: str = "largest") -> Track:
+    """Track of a still picture [H, W, 3]: T = 1, five passes. Raises NoFaceError."""
+    row = FrameTracker(parse_choice(choice, None), passes=5).step(rgb)
+    if not row.usable:
+        raise NoFaceError("no usable face in the picture; it needs one face, roughly frontal, eye distance >= 16 px")
+    return stack([row])
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """What one frame told."""
+
+    landmarks: NDArray[np.float32]
+    score: float
+    usable: bool
+    cut: bool
+
+
+class FrameTracker:
+    """Follows one face from frame to frame; looks for it again when it is lost or the picture is cut."""
+
+    def __init__(self, choice: FaceChoice, passes: int) -> None:
+        self._choice, self._passes = choice, passes
+        self._detector, self._landmarker = FaceDetector(), Landmarker()
+        self._last: NDArray[np.float32] | None = None
+        self._thumb: NDArray[np.float32] | None = None
+
+    def step(self, rgb: NDArray[np.uint8]) -> FrameRow:
+        """Track the next frame."""
+        cut = self._is_cut(rgb)
+        found = None if cut or self._last is None else self._follow(rgb)
+        if found is None:
+            found = self._search(rgb)
+        if found is None:
+            self._last = None
+            return FrameRow(np.zeros((MESH_POINTS, 3), np.float32), 0.0, False, cut)
+        self._last, score = found
+        return FrameRow(self._last, score, is_usable(self._last, rgb.shape), cut)
+
+    def _is_cut(self, rgb: NDArray[np.uint8]) -> bool:
+        thumb = cv2.resize(rgb[::4, ::4], THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+        last, self._thumb = self._thumb, thumb
+        return last is not None and float(np.abs(thumb - last).mean()) > CUT_LEVEL
+
+    def _follow(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
+        assert self._last is not None
+        points, score = self._landmarker.points(rgb, roi_of_points(self._last), self._passes)
+        return (points, score) if score >= MIN_PRESENCE else None
+
+    def _search(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
+        face = self._choice.pick(self._detector.faces(rgb))
+        if face is None:
+            return None
+        # the detector's box is coarse: one pass finds the points, the next looks through their own window
+        points, score = self._landmarker.points(rgb, roi_of_box(face))
+        if score < MIN_PRESENCE:
+            return None
+        points, score = self._landmarker.points(rgb, roi_of_points(points), self._passes)
+        return (points, score) if score >= MIN_PRESENCE else None
+
+
+def is_usable(points: NDArray[np.float32], shape: tuple[int, ...]) -> bool:
+    """True for a face that is large enough, not a profile, and whose mouth and chin lie inside the picture."""
+    right, left, nose = points[RIGHT_EYE_OUTER], points[LEFT_EYE_OUTER], points[4]
+    distance = float(np.hypot(*(left - right)[:2]))
+    spread = float(np.linalg.norm(left - right))
+    if distance < MIN_EYE_DISTANCE or distance < 0.55 * spread:
+        return False
+    along = float(((nose - (left + right) / 2)[:2] @ (left - right)[:2]) / distance**2)
+    low, high = points[[61, 291, 0, 17, 152], :2].min(0), points[[61, 291, 0, 17, 152], :2].max(0)
+    inside = bool(low.min() >= 1 and high[0] < shape[1] - 1 and high[1] < shape[0] - 1)
+    return abs(along) < MAX_TURN and inside
+
+
+def stack(rows: Sequence[FrameRow]) -> Track:
+    """A track of rows; shots are numbered from the cuts inside them (a cut on the first row counts)."""
+    return Track(
+        landmarks=np.stack([row.landmarks for row in rows]),
+        score=np.array([row.score for row in rows], np.float32),
+        usable=np.array([row.usable for row in rows]),
+        shot=np.cumsum([row.cut for row in rows]).astype(np.int32),
+    )
+
+
+def join(parts: Sequence[Track]) -> Track:
+    """Tracks of consecutive shards as one; shot numbers go on."""
+    shots, last = [], 0
+    for part in parts:
+        shots.append(part.shot + last)
+        last = int(shots[-1][-1])
+    return Track(
+        np.concatenate([p.landmarks for p in parts]),
+        np.concatenate([p.score for p in parts]),
+        np.concatenate([p.usable for p in parts]),
+        np.concatenate(shots),
+    )
