@@ -1,0 +1,69 @@
+"""One frame: warp the chosen pictures onto the target face, blend, match colours."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.contracts import Patch
+from deployments.engines.video_rewrite.bank import Bank
+from deployments.engines.video_rewrite.config import VideoRewriteConfig
+from deployments.face.composite import match_rim, two_band
+from kernels.mesh_warp import MeshRaster, rasterize
+
+EVEN = 2  # patches start on even pixels, where chroma samples lie
+
+
+def render_patch(
+    bank: Bank,
+    rgb: NDArray[np.uint8],
+    target: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    config: VideoRewriteConfig,
+) -> Patch | None:
+    """Lower face of a frame [H, W, 3] with mesh vertices `target` [U, 2] (pixels), from bank rows; None if off screen."""
+    box = mesh_box(bank, target, rgb.shape)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
+    alpha = np.nan_to_num(raster.values(bank.mesh.alpha[:, None])[..., 0])
+    frame = rgb[y0:y1, x0:x1].astype(np.float32)
+    picture = blend(bank, raster, rows, weights, config)
+    outside = ~np.isfinite(picture).all(axis=2)
+    picture[outside] = frame[outside]
+    picture = match_rim(picture, frame, alpha)
+    return Patch(x0, y0, np.clip(np.rint(picture), 0, 255).astype(np.uint8), np.where(outside, 0, alpha).astype(np.float32))
+
+
+def mesh_box(bank: Bank, target: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """Even-aligned box x0, y0, x1, y1 of the vertices that show, inside the picture."""
+    used = target[np.unique(bank.mesh.triangles)]
+    low = np.floor(used.min(0)).astype(int) // EVEN * EVEN
+    high = np.ceil(used.max(0)).astype(int) + 1
+    x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
+    x1, y1 = min(shape[1], int(high[0])), min(shape[0], int(high[1]))
+    return (x0, y0, x1, y1) if x1 - x0 >= 8 and y1 - y0 >= 8 else None
+
+
+def blend(
+    bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: NDArray[np.float32], config: VideoRewriteConfig
+) -> NDArray[np.float32]:
+    """Weighted mean of the warped pictures with the first one's fine texture [h, w, 3]; NaN outside the mesh."""
+    nearest = warp(bank, raster, int(rows[0]), cv2.INTER_CUBIC)
+    mean = weights[0] * nearest
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        mean += weight * warp(bank, raster, int(row), cv2.INTER_LINEAR)
+    hole = raster.index < 0
+    result = two_band(mean, nearest, config.texture_gain)
+    result[hole] = np.nan
+    return result
+
+
+def warp(bank: Bank, raster: MeshRaster, row: int, interpolation: int) -> NDArray[np.float32]:
+    """A bank picture seen through the target mesh [h, w, 3] float32."""
+    source = raster.values(bank.vertices[row])
+    source = np.nan_to_num(source, nan=0.0)
+    return cv2.remap(bank.pictures[row], source, None, interpolation, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)

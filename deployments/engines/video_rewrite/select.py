@@ -1,0 +1,89 @@
+"""Which remembered frames to show: the nearest mouths, along a path that does not flicker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.engines.video_rewrite.bank import Bank
+from deployments.engines.video_rewrite.config import VideoRewriteConfig
+
+
+@dataclass(frozen=True)
+class Choice:
+    """For every frame the bank rows to blend and their weights; the first row is the nearest on the path."""
+
+    rows: NDArray[np.int32]  # [T, n]
+    weights: NDArray[np.float32]  # [T, n], sum 1
+
+
+def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: VideoRewriteConfig) -> Choice:
+    """Choose for wanted coefficients [T, K] under head angles [T, 3].
+
+    A Viterbi path over the nearest candidates trades the distance of the shape against a jump of the mouth's look
+    (teeth, tongue), so neighbouring frames take neighbouring pictures. It runs over the whole job: chunks agree.
+    """
+    distance = distances(bank, wanted, angles, config)
+    count = min(config.candidates, distance.shape[1])
+    near = np.argpartition(distance, count - 1, axis=1)[:, :count]
+    near = np.take_along_axis(near, np.argsort(np.take_along_axis(distance, near, 1), axis=1, kind="stable"), 1)
+    cost = np.take_along_axis(distance, near, 1)
+    path = near[np.arange(len(near)), viterbi(bank, near, cost, config)]
+    return blend_rows(bank, distance, near, path, config)
+
+
+def distances(
+    bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: VideoRewriteConfig
+) -> NDArray[np.float32]:
+    """Retrieval distance [T, F] in eye distances: lip shape and head turn."""
+    here = np.concatenate([wanted, config.pose_weight * angles], axis=1)
+    there = np.concatenate([bank.coefficients, config.pose_weight * bank.angles], axis=1)
+    square = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
+    return np.sqrt(np.maximum(square, 0)).astype(np.float32)
+
+
+def viterbi(
+    bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], config: VideoRewriteConfig
+) -> NDArray[np.int64]:
+    """Index [T] into the candidates of each frame of the cheapest path."""
+    follower = successors(bank)
+    total = cost[0].astype(np.float64)
+    back = np.zeros(near.shape, np.int64)
+    for t in range(1, len(near)):
+        expected = bank.code[follower[near[t - 1]]]
+        jump = np.linalg.norm(expected[:, None] - bank.code[near[t]][None], axis=2)
+        step = total[:, None] + config.appearance_weight * jump
+        back[t] = step.argmin(0)
+        total = step[back[t], np.arange(near.shape[1])] + cost[t]
+    best = np.empty(len(near), np.int64)
+    best[-1] = total.argmin()
+    for t in range(len(near) - 1, 0, -1):
+        best[t - 1] = back[t, best[t]]
+    return best
+
+
+def successors(bank: Bank) -> NDArray[np.int64]:
+    """Row [F] that followed each row in the template (itself where the next frame is not in the bank)."""
+    follower = np.arange(len(bank.frames))
+    adjacent = np.flatnonzero(np.diff(bank.frames) == 1)
+    follower[adjacent] = adjacent + 1
+    return follower
+
+
+def blend_rows(
+    bank: Bank, distance: NDArray[np.float32], near: NDArray[np.int64], path: NDArray[np.int64], config: VideoRewriteConfig
+) -> Choice:
+    """The path's picture and the neighbours that look like it, weighted by distance."""
+    count = min(config.neighbours, near.shape[1])
+    look = np.linalg.norm(bank.code[near] - bank.code[path][:, None], axis=2)
+    merit = np.take_along_axis(distance, near, 1) + config.appearance_weight * look
+    merit[near == path[:, None]] = -1  # the path's own picture comes first
+    order = np.argsort(merit, axis=1, kind="stable")[:, :count]
+    rows = np.take_along_axis(near, order, 1)
+    gap = np.take_along_axis(distance, rows, 1) + config.appearance_weight * np.take_along_axis(look, order, 1)
+    scale = config.spread * np.maximum(gap[:, :1], 0.01)
+    weights = np.exp2(-(gap - gap[:, :1]) / scale)
+    weights = np.minimum(weights, 1.0)
+    return Choice(rows.astype(np.int32), (weights / weights.sum(1, keepdims=True)).astype(np.float32))

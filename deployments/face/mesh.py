@@ -1,0 +1,82 @@
+"""The lower-face mesh that every engine warps with: topology, how far speech reaches, and where pictures are mixed.
+
+Vertices are the 468 mesh points and a ring outside the jaw that is rigid to the head, so that a dropping jaw compresses
+the neck below it instead of tearing it. Triangles are a Delaunay triangulation of the subject's own open-mouth face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import Delaunay
+
+from deployments.face.landmarks import FACE_OVAL, LOWER_INNER_LIP, UPPER_INNER_LIP
+
+FACE_POINTS = 468
+SUBNASALE = 2
+JAW = FACE_OVAL[8:29]  # ear to ear below the temples
+RING_DISTANCE = 0.28  # eye distances outside the jaw
+FADE_TOP = (-0.03, 0.13)  # eye distances below the nose base: where speech starts to reach, and reaches fully
+FADE_SIDE = (0.62, 0.92)  # share of the face's half width
+
+
+@dataclass(frozen=True)
+class FaceMesh:
+    """Topology and per-vertex weights of one subject; U = 468 + ring vertices."""
+
+    triangles: NDArray[np.int32]  # [M, 3]
+    ring: NDArray[np.float32]  # [R, 3] in the head frame
+    reach: NDArray[np.float32]  # [U] 0..1: how far a vertex follows the lips and jaw
+    alpha: NDArray[np.float32]  # [U] 0..1: how much of the rendered picture is shown
+
+    def vertices(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mesh vertices [..., U, 3] of canonical landmarks [..., 478, 3]."""
+        ring = np.broadcast_to(self.ring, (*points.shape[:-2], *self.ring.shape))
+        return np.concatenate([points[..., :FACE_POINTS, :], ring], axis=-2)
+
+
+def build_mesh(points: NDArray[np.float32]) -> FaceMesh:
+    """Mesh of a subject from canonical landmarks [T, 478, 3] of many frames."""
+    mean = np.median(points, axis=0)[:FACE_POINTS]
+    gap = points[:, LOWER_INNER_LIP, 1] - points[:, UPPER_INNER_LIP, 1]
+    wide = points[gap >= np.quantile(gap, 0.9)].mean(0)[:FACE_POINTS]  # closed lips would triangulate across each other
+    ring = jaw_ring(mean)
+    corners = np.concatenate([wide, ring])[:, :2]
+    reach = reach_of(mean)
+    return FaceMesh(
+        triangles=lower_triangles(corners, len(ring), reach),
+        ring=ring.astype(np.float32),
+        reach=np.concatenate([reach, np.zeros(len(ring))]).astype(np.float32),
+        alpha=np.concatenate([smoothstep(reach * 1.6), np.zeros(len(ring))]).astype(np.float32),
+    )
+
+
+def jaw_ring(mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Ring vertices [R, 3]: the jaw line pushed outwards from the mouth."""
+    jaw = mean[list(JAW)]
+    out = jaw[:, :2] - mean[[UPPER_INNER_LIP, LOWER_INNER_LIP], :2].mean(0)
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    return np.concatenate([jaw[:, :2] + RING_DISTANCE * out, jaw[:, 2:]], axis=1)
+
+
+def reach_of(mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weight [468] of lip and jaw motion: 1 around the mouth, 0 above the nose base and towards the ears."""
+    below = (mean[:, 1] - mean[SUBNASALE, 1] - FADE_TOP[0]) / (FADE_TOP[1] - FADE_TOP[0])
+    half = np.abs(mean[list(JAW), 0]).max()
+    aside = (FADE_SIDE[1] - np.abs(mean[:, 0]) / half) / (FADE_SIDE[1] - FADE_SIDE[0])
+    return smoothstep(below) * smoothstep(aside)
+
+
+def smoothstep(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """3x^2 - 2x^3 of x clipped to 0..1."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def lower_triangles(corners: NDArray[np.float32], ring: int, reach: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Delaunay triangles [M, 3] that touch a vertex which speech reaches."""
+    simplices = Delaunay(corners.astype(np.float64)).simplices
+    reached = np.concatenate([reach > 0, np.zeros(ring, bool)])
+    return simplices[reached[simplices].any(axis=1)].astype(np.int32)
