@@ -1,0 +1,123 @@
+"""One chunk, plain Python: open the clip, decode the span, render, paste, encode. Frames never leave this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import tee
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.contracts import Avatar, Clip, Engine, Motion, Span, Track
+from deployments.engines.registry import get_engine
+from deployments.errors import LipSyncError, OutputError, RenderError
+from deployments.media.decode import YuvPicture, decode, decode_order
+from deployments.media.encode import EncodeOptions, encode_chunk
+from deployments.records import load_motion, load_track, pick_rows
+
+Tick = Callable[[int], None]
+"""`tick(frames)` after every few frames; raises `Cancelled` to stop."""
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """All that a worker is told."""
+
+    clip: Clip
+    span: Span  # output frames
+    order: NDArray[np.int64] | None  # [T_out] source frame of every output frame; None: as filmed
+    engine: str
+    avatar: Avatar
+    motion: Path
+    track: Path  # of the source's frames
+    encode: EncodeOptions
+    out: Path
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What a worker answers."""
+
+    span: Span
+    out: Path
+    patched: int  # frames that were changed
+    seconds: float
+
+
+def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
+    """Render one chunk to `task.out`, whole or not at all.
+
+    Raises RenderError naming the frames and the cause; errors meant for users (no space, cancelled) pass as they are.
+    """
+    _one_thread()
+    started = time.monotonic()
+    part = task.out.with_name(f"part-{os.getpid()}-{task.out.name}")
+    try:
+        patched = _render(task, part, tick)
+        os.replace(part, task.out)
+    except LipSyncError:
+        raise
+    except OSError as error:
+        raise OutputError(f"expected room and write access at {part.parent}, got: {error}") from error
+    except Exception as error:
+        where = f"frames {task.span.start} to {task.span.stop - 1}"
+        raise RenderError(f"{task.engine}: {where} failed: {type(error).__name__}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return ChunkResult(task.span, task.out, patched, time.monotonic() - started)
+
+
+def _render(task: ChunkTask, part: Path, tick: Tick) -> int:
+    motion, track = load_motion(task.motion), load_track(task.track)
+    if task.order is not None:
+        track = pick_rows(track, task.order)
+    painted = _Painted(task, get_engine(task.engine), motion, track, tick)
+    frames = encode_chunk(task.clip, iter(painted), task.encode, part)
+    if frames != len(task.span):
+        raise RenderError(f"expected {len(task.span)} frames from {task.span.start} on, got {frames}")
+    return painted.patched
+
+
+class _Painted:
+    """The pictures of a chunk with their patches on, one by one."""
+
+    def __init__(self, task: ChunkTask, engine: Engine, motion: Motion, track: Track, tick: Tick) -> None:
+        self.patched = 0
+        self._task, self._engine, self._motion, self._track, self._tick = task, engine, motion, track, tick
+
+    def __iter__(self) -> Iterator[YuvPicture]:
+        task = self._task
+        for_output, for_engine = tee(pictures(task.clip, task.order, task.span))
+        patches = self._engine.render(task.avatar, self._motion, for_engine, self._track, task.span)
+        for picture, patch in zip(for_output, patches, strict=True):
+            # an engine that eases may paint at the rim of a segment; outside nothing may change
+            if patch is not None and self._motion.weight[picture.index] > 0:
+                picture.paste(patch)
+                self.patched += 1
+            yield picture
+            self._tick(1)
+
+
+def pictures(clip: Clip, order: NDArray[np.int64] | None, span: Span) -> Iterator[YuvPicture]:
+    """Decoded pictures of a span of output frames; `index` counts output frames."""
+    if order is None:
+        yield from decode(clip, span)
+        return
+    chosen = order[span.start : span.stop].tolist()
+    for frame, picture in enumerate(decode_order(clip, chosen), span.start):
+        picture.index = frame
+        yield picture
+
+
+def _one_thread() -> None:
+    """Chunks are the parallelism; libraries that take all cores on top of it only fight."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    import cv2
+
+    cv2.setNumThreads(1)

@@ -1,0 +1,23 @@
+"""Settings at the door: the only reader of environment variables in this layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """`LIPSYNC_CACHE`, `LIPSYNC_WORKERS`, …"""
+
+    model_config = SettingsConfigDict(env_prefix="LIPSYNC_", frozen=True)
+
+    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "lipsync")
+    """Models, tracks, avatars and unfinished jobs."""
+
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    """Worker processes; default: one per core."""
+
+    keep_days: int = Field(default=14, ge=1)
+    """Unfinished jobs older than this are deleted from the cache."""

@@ -1,0 +1,191 @@
+"""Local processes behind one `map`: ordered results, frame-wise progress, cancelled within two seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from deployments.errors import Cancelled, RenderError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Tick = Callable[[int], None]
+OnTick = Callable[[int], None]
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 1.0  # for workers to stop by themselves
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class Executor(Protocol):
+    """What the pipeline needs of a machine, or of many."""
+
+    workers: int
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """Like the built-in `map`, in order."""
+        ...
+
+    def map_ticks(
+        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
+    ) -> Iterator[Result]:
+        """`function(task, tick)`; every `tick(frames)` arrives here as `on_tick(frames)`, which may raise Cancelled."""
+        ...
+
+
+class SerialExecutor:
+    """Everything in this process: for one worker, and for debugging."""
+
+    workers = 1
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """One task after the other."""
+        return map(function, tasks)
+
+    def map_ticks(
+        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
+    ) -> Iterator[Result]:
+        """One task after the other; ticks arrive at once."""
+        return (function(task, on_tick) for task in tasks)
+
+
+class LocalExecutor:
+    """A pool of spawned processes with one thread each. Use as a context manager."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._context = multiprocessing.get_context("spawn")
+        self._ticks = self._context.SimpleQueue()
+        self._pids = self._context.SimpleQueue()
+        self._stop = self._context.Event()
+        self._pool = ProcessPoolExecutor(
+            workers, self._context, initializer=_begin, initargs=(self._ticks, self._pids, self._stop)
+        )
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """Results in the order of the tasks."""
+        return self._run([(function, task) for task in tasks], _call, lambda frames: None)
+
+    def map_ticks(
+        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
+    ) -> Iterator[Result]:
+        """Results in the order of the tasks, ticks as they come."""
+        return self._run([(function, task) for task in tasks], _call_ticking, on_tick)
+
+    def _run(self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any], on_tick: OnTick) -> Iterator[Any]:
+        with one_thread_each():
+            futures = [self._pool.submit(door, function, task) for function, task in calls]
+        try:
+            for future in futures:
+                self._await(future, futures, on_tick)
+                yield future.result()
+            self._drain(on_tick)
+        except BrokenProcessPool as error:
+            raise RenderError("a worker process was ended from outside, often for lack of memory; use --workers 1") from error
+
+    def _await(self, future: Future[Any], futures: Iterable[Future[Any]], on_tick: OnTick) -> None:
+        """Wait for one result; a failure of any other task is raised at once, not when its turn comes."""
+        while not future.done():
+            self._drain(on_tick)
+            done, _ = wait([f for f in futures if not f.done()], POLL_SECONDS, FIRST_COMPLETED)
+            for other in done:
+                other.result()
+        self._drain(on_tick)
+
+    def _drain(self, on_tick: OnTick) -> None:
+        while not self._ticks.empty():
+            on_tick(self._ticks.get())
+
+    def kill(self) -> None:
+        """Ask the workers to stop; end those that have not after a second."""
+        self._stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        pids = set()
+        while not self._pids.empty():
+            pids.add(self._pids.get())
+        limit = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < limit and any(child.pid in pids for child in multiprocessing.active_children()):
+            time.sleep(POLL_SECONDS / 2)
+        for child in multiprocessing.active_children():
+            if child.pid in pids:
+                child.kill()
+
+
+def make_executor(workers: int | None) -> SerialExecutor | LocalExecutor:
+    """An executor of `workers` processes; None: one per core this process may use."""
+    count = workers or len(os.sched_getaffinity(0))
+    return SerialExecutor() if count == 1 else LocalExecutor(count)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes started inside inherit thread counts of one; the numeric libraries read them when they load."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _Channel:
+    """A worker's end of the wires."""
+
+    def __init__(self, ticks: Any, stop: Any) -> None:
+        self._ticks, self._stop = ticks, stop
+
+    def tick(self, frames: int) -> None:
+        if self._stop.is_set():
+            raise Cancelled("stopped")
+        self._ticks.put(frames)
+
+
+_channel: _Channel | None = None
+
+
+def _begin(ticks: Any, pids: Any, stop: Any) -> None:
+    """In a new worker: Ctrl-C is the parent's business, and without a parent there is none."""
+    global _channel
+    _channel = _Channel(ticks, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pids.put(os.getpid())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _call(function: Callable[[Any], Any], task: Any) -> Any:
+    return function(task)
+
+
+def _call_ticking(function: Callable[[Any, Tick], Any], task: Any) -> Any:
+    assert _channel is not None
+    return function(task, _channel.tick)
