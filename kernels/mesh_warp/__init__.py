@@ -21,11 +21,16 @@ class MeshRaster:
         self.index = index  # [H, W] int32, -1 outside the mesh
         self.weights = weights  # [H, W, 2] float32, weights of the first two corners
 
-    def values(self, corners: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Interpolate corner values [V, C] float32 over the pixels -> [H, W, C]; NaN outside the mesh."""
+    def values(self, corners: NDArray[np.float32], fill: float = np.nan) -> NDArray[np.float32]:
+        """Interpolate corner values [V, C] float32 over the pixels -> [H, W, C]; `fill` outside the mesh."""
         if corners.ndim != 2 or corners.shape[0] <= int(self.triangles.max(initial=-1)):
             raise ValueError(f"corners must be [V, C] with V > {self.triangles.max(initial=-1)}, got {corners.shape}")
-        return interpolate_mesh(self.triangles, self.index, self.weights, np.ascontiguousarray(corners, np.float32))
+        return interpolate_mesh(self.triangles, self.index, self.weights, np.ascontiguousarray(corners, np.float32), fill)
+
+    def window(self, rows: slice, columns: slice) -> MeshRaster:
+        """The same raster, cut to a part of its pixels."""
+        index, weights = self.index[rows, columns], self.weights[rows, columns]
+        return MeshRaster(self.triangles, np.ascontiguousarray(index), np.ascontiguousarray(weights))
 
 
 def rasterize(

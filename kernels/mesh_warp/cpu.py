@@ -44,11 +44,12 @@ def interpolate_mesh(
     index: NDArray[np.int32],
     weights: NDArray[np.float32],
     corners: NDArray[np.float32],
+    fill: float,
 ) -> NDArray[np.float32]:
-    """Corner values [V, C] at every pixel -> [H, W, C]; NaN outside."""
+    """Corner values [V, C] at every pixel -> [H, W, C]; `fill` outside."""
     height, width = index.shape
     channels = corners.shape[1]
-    out = np.full((height, width, channels), np.nan, np.float32)
+    out = np.full((height, width, channels), fill, np.float32)
     for y in range(height):
         for x in range(width):
             m = index[y, x]

@@ -29,13 +29,23 @@ def render_patch(
         return None
     x0, y0, x1, y1 = box
     raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
-    alpha = np.nan_to_num(raster.values(bank.mesh.alpha[:, None])[..., 0])
-    frame = rgb[y0:y1, x0:x1].astype(np.float32)
-    picture = blend(bank, raster, rows, weights, config)
-    outside = ~np.isfinite(picture).all(axis=2)
-    picture[outside] = frame[outside]
-    picture = match_rim(picture, frame, alpha)
-    return Patch(x0, y0, np.clip(np.rint(picture), 0, 255).astype(np.uint8), np.where(outside, 0, alpha).astype(np.float32))
+    alpha = raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0]
+    rows_shown, columns_shown = shown(alpha)
+    raster, alpha = raster.window(rows_shown, columns_shown), alpha[rows_shown, columns_shown]
+    x0, y0 = x0 + columns_shown.start, y0 + rows_shown.start
+    frame = rgb[y0 : y0 + alpha.shape[0], x0 : x0 + alpha.shape[1]].astype(np.float32)
+    picture = match_rim(blend(bank, raster, rows, weights, config), frame, alpha)
+    return Patch(x0, y0, np.clip(np.rint(picture), 0, 255).astype(np.uint8), alpha)
+
+
+def shown(alpha: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Rows and columns, from even starts, that hold all of alpha > 0 (and at least one pixel)."""
+    parts = []
+    for axis in (1, 0):
+        used = np.flatnonzero(alpha.max(axis=axis) > 0)
+        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        parts.append(slice(first // EVEN * EVEN, last + 1))
+    return parts[0], parts[1]
 
 
 def mesh_box(bank: Bank, target: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
@@ -51,19 +61,15 @@ def mesh_box(bank: Bank, target: NDArray[np.float32], shape: tuple[int, ...]) ->
 def blend(
     bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: NDArray[np.float32], config: VideoRewriteConfig
 ) -> NDArray[np.float32]:
-    """Weighted mean of the warped pictures with the first one's fine texture [h, w, 3]; NaN outside the mesh."""
+    """Weighted mean of the warped pictures with the first one's fine texture [h, w, 3]."""
     nearest = warp(bank, raster, int(rows[0]), cv2.INTER_CUBIC)
     mean = weights[0] * nearest
     for row, weight in zip(rows[1:], weights[1:], strict=True):
         mean += weight * warp(bank, raster, int(row), cv2.INTER_LINEAR)
-    hole = raster.index < 0
-    result = two_band(mean, nearest, config.texture_gain)
-    result[hole] = np.nan
-    return result
+    return two_band(mean, nearest, config.texture_gain)
 
 
 def warp(bank: Bank, raster: MeshRaster, row: int, interpolation: int) -> NDArray[np.float32]:
-    """A bank picture seen through the target mesh [h, w, 3] float32."""
-    source = raster.values(bank.vertices[row])
-    source = np.nan_to_num(source, nan=0.0)
+    """A bank picture seen through the target mesh [h, w, 3] float32; pixels outside the mesh mean nothing."""
+    source = raster.values(bank.vertices[row], fill=0.0)
     return cv2.remap(bank.pictures[row], source, None, interpolation, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)

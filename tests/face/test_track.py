@@ -1,0 +1,83 @@
+"""The tracker on a picture everybody may use: scikit-image's astronaut."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from deployments.errors import NoFaceError, OptionError
+from deployments.face.choice import FaceChoice, parse_choice
+from deployments.face.detect import FaceBox, FaceDetector, overlap
+from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+from deployments.face.speaking import agreement
+from deployments.face.track import FrameTracker, join, stack, track_image
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return data.astronaut()
+
+
+def test_finds_the_eyes_and_the_mouth(astronaut: np.ndarray) -> None:
+    points = track_image(astronaut).landmarks[0]
+    np.testing.assert_allclose(points[RIGHT_EYE_OUTER, :2], (199, 104), atol=6)
+    np.testing.assert_allclose(points[LEFT_EYE_OUTER, :2], (252, 108), atol=8)
+    assert 135 < points[13, 1] < 165 and 205 < points[13, 0] < 240
+
+
+def test_follows_a_shift_by_its_size(astronaut: np.ndarray) -> None:
+    tracker = FrameTracker(FaceChoice(), passes=2)
+    first = tracker.step(astronaut)
+    second = tracker.step(np.roll(astronaut, (4, 9), axis=(0, 1)))
+    np.testing.assert_allclose((second.landmarks - first.landmarks)[:, :2].mean(0), (9, 4), atol=0.6)
+
+
+def test_a_cut_starts_a_shot_and_no_face_is_said(astronaut: np.ndarray) -> None:
+    tracker = FrameTracker(FaceChoice(), passes=1)
+    wall = np.full_like(astronaut, 128)
+    track = stack([tracker.step(frame) for frame in (astronaut, astronaut, wall, wall, astronaut)])
+    assert track.usable.tolist() == [True, True, False, False, True]
+    assert track.shot.tolist() == [0, 0, 1, 1, 2]
+
+
+def test_shots_count_on_over_shards(astronaut: np.ndarray) -> None:
+    tracker = FrameTracker(FaceChoice(), passes=1)
+    rows = [tracker.step(frame) for frame in (astronaut, np.full_like(astronaut, 200), astronaut)]
+    assert join([stack(rows[:2]), stack(rows[2:])]).shot.tolist() == [0, 1, 2]
+
+
+def test_small_face_in_a_tall_picture(astronaut: np.ndarray) -> None:
+    tall = np.full((1280, 720, 3), 90, np.uint8)
+    tall[100:356, 200:456] = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
+    faces = FaceDetector().faces(tall)
+    assert faces and abs(faces[0].center[0] - 312) < 30 and abs(faces[0].center[1] - 162) < 35
+
+
+def test_picture_without_a_face(astronaut: np.ndarray) -> None:
+    with pytest.raises(NoFaceError, match="no usable face"):
+        track_image(np.full((200, 300, 3), 120, np.uint8))
+    with pytest.raises(NoFaceError):
+        track_image(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_choices() -> None:
+    left, right = FaceBox((50, 50), 40, 0, 0.9), FaceBox((200, 60), 80, 0, 0.8)
+    assert parse_choice("largest", None).pick([left, right]) is right
+    assert parse_choice("0", None).pick([right, left]) is left
+    assert parse_choice("2", None).pick([left, right]) is None
+    assert parse_choice("30,30,40,40", None).pick([right, left]) is left
+    assert overlap(left, left) == pytest.approx(1.0)
+    for wrong in ("biggest", "1,2,3", "1,2,0,5"):
+        with pytest.raises(OptionError):
+            parse_choice(wrong, None)
+
+
+def test_the_speaker_is_the_one_who_moves_with_the_sound() -> None:
+    t = np.arange(150)
+    loud = (np.sin(t / 9) > 0.2).astype(np.float32)
+    speaker = np.abs(np.sin(t * 1.3)) * np.roll(loud, 3)
+    listener = np.abs(np.sin(t / 5.0)) * 0.5
+    assert agreement(speaker.astype(np.float32), loud) > agreement(listener.astype(np.float32), loud) + 0.2
+    assert agreement(np.zeros(150, np.float32), loud) == 0.0
