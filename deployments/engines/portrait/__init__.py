@@ -1,0 +1,1 @@
+"""A still image becomes a talking video."""

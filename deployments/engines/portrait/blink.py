@@ -1,0 +1,75 @@
+"""Blinks: when they come, and how far the lids go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.engines.portrait.mesh import FACE_POINTS, LEFT_EYE, RIGHT_EYE
+
+CLOSE, OPEN = (0.35, 0.85), (1.0, 0.7, 0.35, 0.1)  # lid closure per frame at 25 fps, going down and up
+MIN_GAP, MAX_GAP = 2.0, 6.0  # seconds between blinks
+LASH_REACH = 0.055  # eye distances around the eye in which lashes and the lid's crease lie
+LOWER_SHARE = 0.12  # of the way that the lower lid makes
+
+
+@dataclass(frozen=True)
+class EyeLayers:
+    """The photo with skin drawn over the eyes, and what the lashes look like."""
+
+    skin: NDArray[np.uint8]  # [H, W, 3]
+    lash: NDArray[np.float32]  # [3] RGB
+
+
+def eye_layers(photo: NDArray[np.uint8], landmarks: NDArray[np.float32], scale: float) -> EyeLayers:
+    """Continue the lids' skin over both eyes of a photo [H, W, 3]; `scale` is pixels per eye distance."""
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    for ring in (RIGHT_EYE, LEFT_EYE):
+        cv2.fillPoly(mask, [np.round(landmarks[list(ring), :2] * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    dark = photo[mask > 0]
+    lash = np.percentile(dark, 15, axis=0) if len(dark) else np.zeros(3)
+    size = 2 * max(1, round(LASH_REACH * scale)) + 1
+    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    return EyeLayers(cv2.inpaint(photo, grown, 3, cv2.INPAINT_TELEA), lash.astype(np.float32))
+
+
+def blink_curve(frames: int, fps: float, seed: int, strength: float) -> NDArray[np.float64]:
+    """Lid closure [T] in 0..1; intervals of 2 to 6 s (divided by `strength`), open at both ends."""
+    generator = np.random.default_rng([seed, 2])
+    curve = np.zeros(frames)
+    if strength <= 0:
+        return curve
+    shape = np.array(CLOSE + OPEN)
+    at = generator.uniform(0.6, 0.5 * MAX_GAP) / strength
+    while (start := int(at * fps)) + len(shape) < frames:
+        curve[start : start + len(shape)] = shape
+        at += generator.uniform(MIN_GAP, MAX_GAP) / strength
+    return curve
+
+
+def lid_move(head: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Displacement [468, 3] of a full blink: upper lids meet the lower, the skin above is drawn along."""
+    move = np.zeros((FACE_POINTS, 3))
+    flat = head[:FACE_POINTS, :2]
+    for ring in (RIGHT_EYE, LEFT_EYE):
+        upper, lower = ring[1:8], ring[:8:-1]
+        gap = head[list(lower)] - head[list(upper)]
+        gap[:, 0] = 0.0
+        width = np.linalg.norm(flat[ring[8]] - flat[ring[0]])
+        order = np.argsort(flat[list(upper), 0])
+        xs, gaps = flat[list(upper), 0][order], gap[order]
+        for k in range(FACE_POINTS):
+            x, y = flat[k]
+            rim = np.interp(x, xs, flat[list(upper), 1][order])
+            side = np.clip(1.6 - abs(x - flat[list(ring), 0].mean()) / (0.45 * width), 0, 1)
+            fade = np.clip(1 - (rim - y) / (0.55 * width), 0, 1) ** 1.5
+            if y <= rim + 1e-6 and k not in lower and fade * side > 0:
+                share = np.array([np.interp(x, xs, gaps[:, axis]) for axis in range(3)])
+                move[k] = share * fade * side * (1 - LOWER_SHARE)
+        move[list(upper)] = gap * (1 - LOWER_SHARE)
+        move[list(lower)] = -gap * LOWER_SHARE
+        move[[ring[0], ring[8]]] = 0.0
+    return move
