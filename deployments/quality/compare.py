@@ -95,7 +95,7 @@ class PicturePass:
         upper = upper_face(points, face)
         row["upper_psnr"] = metrics.psnr(out[face.slices], reference[face.slices], upper)
         row["upper_agreement"] = metrics.agreement(self._out[-1][face.slices], self._reference[-1][face.slices], upper)
-        count, largest = metrics.changed_pixels(self._out[-1], self._reference[-1], outside_face(points, out.shape))
+        count, largest = metrics.changed_pixels(out, reference, outside_face(points, out.shape))
         row["outside_changed"], row["outside_largest"] = count, largest
         for name, value in row.items():
             self.columns[name][index] = value

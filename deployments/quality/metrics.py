@@ -146,6 +146,6 @@ def changed_pixels(out: Array, reference: Array, outside: Mask, threshold: int =
     of two encodings, hence the threshold; equality to the bit can only be checked before encoding.
     """
     difference = cv2.absdiff(out, reference)
-    worst = difference if difference.ndim == 2 else difference.max(axis=2)
-    kept = worst * outside
+    red, green, blue = cv2.split(difference)
+    kept = cv2.max(cv2.max(red, green), blue) * outside
     return int(np.count_nonzero(kept > threshold)), int(kept.max(initial=0))

@@ -173,7 +173,7 @@ def picture_rows(picture: dict[str, Any]) -> list[Row]:
             f"pixels per frame away from the lower face that differ by more than {limit} of 255 after decoding (codec noise)",
         ),
         Row("changed outside, worst frame", number(picture["outside_changed_worst"], 0, "px"), "0 px", "the same, largest over frames"),
-        Row("largest difference outside", number(picture["outside_largest"], 0), "0", "of 255, in luma, codec noise included"),
+        Row("largest difference outside", number(picture["outside_largest"], 0), "0", "of 255, codec noise included"),
     ]  # fmt: skip
 
 

@@ -28,9 +28,12 @@ LAGS = np.arange(-round(MAX_LAG / LAG_STEP), round(MAX_LAG / LAG_STEP) + 1) * LA
 """Seconds. Positive: the sound comes later than the picture."""
 
 MIN_FRAMES = 25
+STILL = 1e-6
+SILENT = 1e-12
+"""Mel power that no recording stays under: digital silence."""
 SOUND_BANDS = 20
 SOUND_OFFSETS = np.arange(-3, 4) * 0.04
-"""Seconds: the sound is seen through seven windows of 40 ms around a frame."""
+"""Seconds: the sound is seen through seven windows of 50 ms around a frame."""
 
 Matrix = NDArray[np.float64]
 
@@ -80,13 +83,19 @@ def mouth_features(measures: Matrix, times: Matrix) -> Matrix:
     known = np.isfinite(features).all(1)
     features[~known] = np.nan
     if known.any():
-        features = (features - features[known].mean(0)) / np.maximum(features[known].std(0), 1e-6)
+        deviation = features[known].std(0)
+        # a mouth that does not move must not be blown up to rounding noise
+        scale = np.where(deviation > STILL, 1 / np.maximum(deviation, STILL), 0.0)
+        features = (features - features[known].mean(0)) * scale
     return np.clip(features, -4, 4)
 
 
 def sound_bands(samples: NDArray[np.float32]) -> Matrix:
-    """Log-mel of 16 kHz samples [N] in 20 bands [F, 20] at 100 Hz, smoothed over 40 ms."""
-    mel = normalise(mel_power(samples)).astype(np.float64)
+    """Log-mel of 16 kHz samples [N] in 20 bands [F, 20] at 100 Hz, smoothed over 50 ms; zeros for digital silence."""
+    power = mel_power(samples)
+    if len(power) == 0 or power.max() < SILENT:
+        return np.zeros((len(power), SOUND_BANDS))
+    mel = normalise(power).astype(np.float64)
     bands = mel.reshape(len(mel), SOUND_BANDS, -1).mean(2)
     total = np.cumsum(np.concatenate([np.zeros((1, SOUND_BANDS)), bands]), axis=0)
     left = np.clip(np.arange(len(bands)) - 2, 0, None)
