@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """`LIPSYNC_CACHE`, `LIPSYNC_WORKERS`, …"""
+    """`LIPSYNC_WORKERS`, `LIPSYNC_KEEP_DAYS`. The cache folder is `deployments.settings.cache_folder`."""
 
     model_config = SettingsConfigDict(env_prefix="LIPSYNC_", frozen=True)
-
-    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "lipsync")
-    """Models, tracks, avatars and unfinished jobs."""
 
     workers: int | None = Field(default=None, ge=1, le=1024)
     """Worker processes; default: one per core."""

@@ -47,6 +47,14 @@ class SerialExecutor:
 
     workers = 1
 
+    def __enter__(self) -> SerialExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to end."""
+
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """One task after the other."""
         return map(function, tasks)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 
 from deployments.contracts import Engine
 from deployments.errors import OptionError
 
-ENGINES: dict[str, tuple[str, str]] = {
-    "video_rewrite": ("deployments.engines.video_rewrite.engine", "VideoRewrite"),
-    "portrait": ("deployments.engines.portrait.engine", "Portrait"),
-    "fake": ("deployments.engines.fake.engine", "Fake"),
+@dataclass(frozen=True)
+class Entry:
+    """Where an engine is, and what `lipsync models` says of it."""
+
+    module: str
+    attribute: str
+    about: str
+
+
+ENGINES: dict[str, Entry] = {
+    "video_rewrite": Entry(
+        "deployments.engines.video_rewrite.engine",
+        "VideoRewrite",
+        "the person's own filmed mouths, found again and warped (Bregler, Covell, Slaney 1997); no training",
+    ),
+    "portrait": Entry("deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`"),
+    "fake": Entry("deployments.engines.fake.engine", "Fake", "paints a patch; for tests"),
 }
-HIDDEN = ("fake",)  # for tests: it paints a patch, it does not move a mouth
+HIDDEN = ("fake",)
 
 
 def engine_names() -> tuple[str, ...]:
@@ -20,10 +34,15 @@ def engine_names() -> tuple[str, ...]:
     return tuple(name for name in ENGINES if name not in HIDDEN)
 
 
+def engine_about() -> dict[str, str]:
+    """One line on every engine that a user may choose."""
+    return {name: ENGINES[name].about for name in engine_names()}
+
+
 def get_engine(name: str) -> Engine:
     """The engine called `name`, fresh. Raises OptionError that lists the known ones."""
     if name not in ENGINES:
         raise OptionError(f"expected an engine of {', '.join(engine_names())}; got {name!r}; see `lipsync models`")
-    module, attribute = ENGINES[name]
-    engine: Engine = getattr(import_module(module), attribute)()
+    entry = ENGINES[name]
+    engine: Engine = getattr(import_module(entry.module), entry.attribute)()
     return engine

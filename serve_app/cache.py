@@ -1,0 +1,108 @@
+"""What is kept between runs, addressed by content: tracks, avatars, the chunks of unfinished jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from deployments.contracts import Avatar, Track
+from deployments.errors import OutputError, WeightsError
+from deployments.records import load_track, save_track, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+TRACK_CODE = ("deployments/face", "deployments/media", "deployments/weights", "deployments/contracts.py")
+CODE = ("deployments", "kernels", "serve_app")
+DAY = 86400
+
+
+class Cache:
+    """One folder. Every entry is written aside and moved into place whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def track(self, key: str, make: Callable[[], Track]) -> tuple[Track, Path]:
+        """The track stored under `key`, or a new one; with the file for the workers."""
+        path = self.folder / "tracks" / f"{key}.safetensors"
+        if path.is_file():
+            try:
+                return load_track(path), path
+            except WeightsError:
+                path.unlink()
+        track = make()
+        save_track(track, path)
+        return track, path
+
+    def avatar(self, key: str, fit: Callable[[Path], Avatar]) -> Avatar:
+        """The avatar stored under `key`, or one fitted into a folder aside and moved here."""
+        place = self.folder / "avatars" / key
+        facts = place / "cached.json"
+        if facts.is_file():
+            known = json.loads(facts.read_text(encoding="utf-8"))
+            return Avatar(known["engine"], place, known["digest"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
+        try:
+            fitted = fit(aside)
+            write_json(aside / facts.name, {"engine": fitted.engine, "digest": fitted.digest})
+            shutil.rmtree(place, ignore_errors=True)
+            os.rename(aside, place)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return Avatar(fitted.engine, place, fitted.digest)
+
+    def job(self, key: str) -> Path:
+        """Folder of a job's chunks; those of an interrupted identical job are still in it."""
+        folder = self.folder / "jobs" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob("part-*"):
+            part.unlink(missing_ok=True)
+        return folder
+
+    def drop_job(self, key: str) -> None:
+        """Delete a finished job's chunks."""
+        shutil.rmtree(self.folder / "jobs" / key, ignore_errors=True)
+
+    def prune(self, days: int) -> None:
+        """Delete jobs that nobody went on with for `days` days."""
+        for folder in (self.folder / "jobs").glob("*"):
+            if time.time() - folder.stat().st_mtime > days * DAY:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_cache(folder: Path) -> Cache:
+    """The cache at `folder`. Raises OutputError if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return Cache(folder)
+    except OSError as error:
+        raise OutputError(f"expected a writable cache folder, got {error}; set LIPSYNC_CACHE to one") from error
+
+
+def digest_of(*facts: Any) -> str:
+    """Short hex digest of JSON-able facts."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@lru_cache(maxsize=8)
+def code_version(rooms: tuple[str, ...] = CODE) -> str:
+    """Digest of the source and data files of some rooms: another program makes other results."""
+    digest = hashlib.sha256()
+    for room in rooms:
+        place = ROOT / room
+        files = [place] if place.is_file() else sorted(place.rglob("*"))
+        for path in files:
+            if path.is_file() and path.suffix in (".py", ".toml", ".safetensors", ".npz", ".json"):
+                digest.update(str(path.relative_to(ROOT)).encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

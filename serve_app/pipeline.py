@@ -1,0 +1,256 @@
+"""THE PAGE: the way of the data as verbs in order.
+
+    clip, speech --> probe --> plan --> track (cached) --> avatar (cached) --> motion (once)
+                     chunks, in parallel: decode, render, paste, encode --> stitch --> report
+
+Knows no machine: an executor maps functions over descriptors. Frames never come here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.contracts import Avatar, Clip, Motion, Progress, Span, Speech, Track, no_progress
+from deployments.engines.registry import get_engine
+from deployments.errors import OptionError, OutputError
+from deployments.media.encode import EncodeOptions
+from deployments.media.probe import probe
+from deployments.media.stitch import SoundPlan, stitch
+from deployments.records import pick_rows, save_motion
+from deployments.worker import ChunkResult, ChunkTask, render_chunk
+from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
+from serve_app.executor import Executor
+from serve_app.planner import Plan, check_clip, make_plan
+from serve_app.request import SyncRequest, check_request, check_room
+from serve_app.speech import fit_length, load_source, on_clip, seconds_of
+
+CHUNK_SUFFIX = ".mkv"
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A clip with its face: the track, the file workers read it from, and the key of both."""
+
+    clip: Clip
+    track: Track
+    file: Path
+    key: str
+
+
+@dataclass
+class JobReport:
+    """What a job did, for the caller and the quality report."""
+
+    out: Path
+    engine: str
+    frames: int = 0
+    patched: int = 0
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+    reused_chunks: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage
+    motion: dict[str, Any] = field(default_factory=dict)
+    page: Path | None = None  # the quality report
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure one stage."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+def run_sync(request: SyncRequest, cache: Cache, executor: Executor, progress: Progress = no_progress) -> JobReport:
+    """One job from files to a file. Raises the errors of `deployments.errors`; nothing is left at `request.out` then."""
+    check_request(request)
+    job = JobReport(request.out, request.engine)
+    with job.stage("probe"):
+        clip = probe_clip(request.clip)
+    with job.stage("speech"):
+        speech, plan = plan_job(request, clip, executor.workers)
+    with job.stage("track"):
+        tracked = track_face(clip, request.face, cache, executor, progress)
+    with job.stage("avatar"):
+        avatar = fit_avatar(request.engine, tracked, cache, progress)
+    with job.stage("motion"):
+        motion = make_motion(request, speech, plan, tracked, avatar)
+    key = job_key(request, plan, motion, avatar, tracked)
+    with job.stage("render"):
+        tasks = chunk_tasks(request, plan, motion, avatar, tracked, cache.job(key))
+        chunks = render_chunks(tasks, motion, executor, progress, job)
+    with job.stage("stitch"):
+        join(request, clip, plan, speech, chunks)
+    cache.drop_job(key)
+    fill(job, plan, motion, chunks)
+    if request.report is not None:
+        with job.stage("report"):
+            job.page = report(request, job, tracked, plan, progress)
+    return job
+
+
+def probe_clip(path: Path) -> Clip:
+    """The clip, if an engine can use it. Raises MediaError."""
+    clip = probe(path)
+    check_clip(clip)
+    return clip
+
+
+def plan_job(request: SyncRequest, clip: Clip, workers: int) -> tuple[Speech, Plan]:
+    """Speech on the output's clock, and the plan. Raises SpeechError, OptionError."""
+    options = set(request.options) - set(get_engine(request.engine).limits().options)
+    if options:
+        raise OptionError(f"{request.engine} does not know the option {', '.join(sorted(options))}")
+    loaded = [(source.segment, load_source(source, request.voice)) for source in request.speech]
+    placed = [(segment, speech) for segment, speech in loaded if segment is not None]
+    whole = seconds_of(loaded[0][1])
+    plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers)
+    if placed:
+        return on_clip(clip, placed), plan
+    return fit_length(loaded[0][1], plan.timeline.duration), plan
+
+
+def track_face(clip: Clip, face: str, cache: Cache, executor: Executor, progress: Progress) -> Tracked:
+    """The chosen face of a clip, tracked once per content. Raises NoFaceError."""
+    from deployments.face.track import track_clip
+
+    key = digest_of("track", clip.digest, face, code_version(TRACK_CODE))
+    track, file = cache.track(key, lambda: track_clip(clip, face, run=executor.map, progress=progress))
+    return Tracked(clip, track, file, key)
+
+
+def fit_avatar(name: str, tracked: Tracked, cache: Cache, progress: Progress) -> Avatar:
+    """What the engine learns of the person, once per clip, face and engine."""
+    engine = get_engine(name)
+    rooms = ("deployments/face", "deployments/motion", f"deployments/engines/{name}", "kernels")
+    key = digest_of("avatar", tracked.key, name, code_version(rooms))
+    return cache.avatar(key, lambda folder: engine.fit(tracked.clip, tracked.track, folder, progress))
+
+
+def make_motion(request: SyncRequest, speech: Speech, plan: Plan, tracked: Tracked, avatar: Avatar) -> Motion:
+    """Motion of all output frames; nothing moves outside the segments."""
+    clip, track = as_output(tracked, plan)
+    options = {"expression": request.expression, **request.options}
+    motion = get_engine(request.engine).animate(speech, clip, track, avatar, options)
+    weight = np.where(track.usable, motion.weight * plan.weight, 0).astype(np.float32)
+    return replace(motion, weight=weight)
+
+
+def as_output(tracked: Tracked, plan: Plan) -> tuple[Clip, Track]:
+    """Clip and track as the output shows them.
+
+    Where the picture's clock is not the source's any more, the template's own sound says nothing about it: it goes.
+    """
+    timeline, clip = plan.timeline, tracked.clip
+    count = len(timeline.order)
+    filmed = bool((timeline.pts == clip.pts[:count]).all()) if count <= clip.frames else False
+    keyframes = clip.keyframes[clip.keyframes < count]
+    audio = clip.audio if filmed else ()
+    shown = replace(clip, pts=timeline.pts, duration=timeline.duration, keyframes=keyframes, audio=audio)
+    if timeline.is_source(clip.frames):
+        return shown, tracked.track
+    return shown, pick_rows(tracked.track, timeline.order)
+
+
+def job_key(request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked) -> str:
+    """What makes chunks of two runs interchangeable: all that reaches a worker, and the code."""
+    arrays = [plan.timeline.order, motion.coefficients, motion.weight]
+    content = [array.tobytes().hex() for array in arrays]
+    return digest_of("job", tracked.key, avatar.digest, request.engine, request.quality, content, code_version())
+
+
+def chunk_tasks(
+    request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked, folder: Path
+) -> list[ChunkTask]:
+    """What the workers are told; the motion lies beside their chunks."""
+    check_room(folder, tracked.clip.path.stat().st_size)
+    motion_file = folder / "motion.safetensors"
+    save_motion(motion, motion_file)
+    filmed = plan.timeline.is_source(len(plan.timeline.order))
+    order = None if filmed else plan.timeline.order
+    encode = EncodeOptions(quality=request.quality)
+    return [
+        ChunkTask(
+            tracked.clip, span, order, request.engine, avatar, motion_file, tracked.file, encode, chunk_path(folder, span)
+        )
+        for span in plan.spans
+    ]
+
+
+def render_chunks(
+    tasks: list[ChunkTask], motion: Motion, executor: Executor, progress: Progress, job: JobReport
+) -> list[ChunkResult]:
+    """Encoded chunks in order; those an interrupted run finished are taken as they are."""
+    waiting = [task for task in tasks if not task.out.is_file()]
+    frames = len(motion.weight)
+    done = frames - sum(len(task.span) for task in waiting)
+    job.reused_chunks = len(tasks) - len(waiting)
+    progress("render", done, frames)
+
+    def on_tick(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("render", done, frames)
+
+    made = {result.out: result for result in executor.map_ticks(render_chunk, waiting, on_tick)}
+    kept = {task.out: ChunkResult(task.span, task.out, count_weight(motion, task), 0.0) for task in tasks}
+    return list((kept | made).values())
+
+
+def chunk_path(folder: Path, span: Span) -> Path:
+    """File of a chunk's frames."""
+    return folder / f"chunk-{span.start:07d}-{span.stop:07d}{CHUNK_SUFFIX}"
+
+
+def count_weight(motion: Motion, task: ChunkTask) -> int:
+    """Frames of a chunk that a motion asks to change."""
+    return int((motion.weight[task.span.start : task.span.stop] > 0).sum())
+
+
+def join(request: SyncRequest, clip: Clip, plan: Plan, speech: Speech, chunks: list[ChunkResult]) -> None:
+    """Chunks and sound in one file, moved to its place when it is whole. Raises OutputError."""
+    sound = SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
+    part = request.out.with_name(f".{request.out.stem}-{os.getpid()}{request.out.suffix}")
+    try:
+        stitch(clip, [chunk.out for chunk in chunks], plan.timeline.pts, sound, part, provenance(request))
+        os.replace(part, request.out)
+    except OSError as error:
+        raise OutputError(f"expected to write {request.out}, got: {error}; free some space or choose another place") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def provenance(request: SyncRequest) -> dict[str, str]:
+    """Tags that say the mouth was changed by a program."""
+    return {"comment": f"The mouth in this video follows new speech; made with lipsync-serve, engine {request.engine}"}
+
+
+def fill(job: JobReport, plan: Plan, motion: Motion, chunks: list[ChunkResult]) -> None:
+    """The job's figures."""
+    job.frames = len(plan.timeline.order)
+    job.patched = sum(chunk.patched for chunk in chunks)
+    job.chunks = [(chunk.span.start, chunk.span.stop) for chunk in chunks]
+    job.motion = motion.info
+
+
+def report(request: SyncRequest, job: JobReport, tracked: Tracked, plan: Plan, progress: Progress) -> Path:
+    """Quality report beside the result: numbers as JSON and a page to look at."""
+    from deployments.quality.evaluate import evaluate
+    from deployments.quality.report import write_report
+
+    assert request.report is not None
+    seconds = {f"seconds for {stage}": f"{spent:.1f}" for stage, spent in job.seconds.items()}
+    info = {"engine": request.engine, "sync mode": request.sync_mode, "frames changed": job.patched, **seconds}
+    facts: dict[str, Any] = {"borders": [start for start, _ in job.chunks], "info": {**info, **job.motion}}
+    if not plan.timeline.is_source(tracked.clip.frames):
+        facts["order"] = plan.timeline.order.tolist()
+    found = evaluate(request.out, request.clip, facts, progress, tracked.track)
+    return write_report(found, request.report)

@@ -1,0 +1,81 @@
+"""A still picture that speaks: its own short way of the data, since there is no clip."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.contracts import Progress, no_progress
+from deployments.errors import MediaError, OptionError, OutputError
+from serve_app.request import SpeechSource, check_input, check_output
+from serve_app.speech import load_source
+
+MAX_SIDE = 8192
+PICTURE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class PortraitRequest:
+    """One speaking portrait."""
+
+    image: Path
+    speech: SpeechSource
+    out: Path
+    quality: str = "high"
+    voice: str = "default"
+    expression: float = 1.0
+
+
+def run_portrait(request: PortraitRequest, progress: Progress = no_progress) -> Path:
+    """Video of a still picture that speaks. Raises the errors of `deployments.errors`."""
+    from deployments.engines.portrait.engine import render_portrait
+    from deployments.media.encode import EncodeOptions, encode_new
+    from deployments.media.stitch import SoundPlan
+
+    check_portrait(request)
+    picture = read_picture(request.image)
+    speech = load_source(request.speech, request.voice)
+    options: dict[str, Any] = {"expression": request.expression}
+    frames, rate = render_portrait(picture, speech, options, progress)
+    height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    part = request.out.with_name(f".{request.out.stem}-{os.getpid()}{request.out.suffix}")
+    try:
+        sound = SoundPlan(speech.samples, speech.rate, (), keep_source=False)
+        encode_new(width, height, rate, frames, sound, EncodeOptions(quality=request.quality), part)
+        os.replace(part, request.out)
+    except OSError as error:
+        raise OutputError(f"expected to write {request.out}, got: {error}; free some space") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return request.out
+
+
+def check_portrait(request: PortraitRequest) -> None:
+    """Refuse what cannot work before any work. Raises InputError, OptionError or OutputError."""
+    check_input(request.image, "picture")
+    if (request.speech.audio is None) == (request.speech.text is None):
+        raise OptionError("expected new speech: give either --audio FILE or --text WORDS")
+    if request.speech.audio is not None:
+        check_input(request.speech.audio, "sound")
+    check_output(request.out, [request.image])
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Upright picture [H, W, 3] RGB, even sides. Raises MediaError."""
+    import cv2
+
+    if path.stat().st_size > PICTURE_BYTES:
+        raise MediaError(f"{path.name}: expected a picture of at most {PICTURE_BYTES >> 20} MiB; scale it first")
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise MediaError(f"{path.name}: expected a picture (PNG, JPEG, WebP, …), got something else")
+    height, width = picture.shape[:2]
+    if max(height, width) > MAX_SIDE:
+        raise MediaError(f"{path.name}: expected at most {MAX_SIDE} pixels a side, got {width}x{height}; scale it first")
+    even = picture[: height // 2 * 2, : width // 2 * 2, ::-1]
+    return np.ascontiguousarray(even, dtype=np.uint8)

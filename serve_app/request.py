@@ -1,0 +1,107 @@
+"""What a caller asks for, checked before work starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from deployments.contracts import Segment
+from deployments.errors import InputError, OptionError, OutputError
+from serve_app.planner import SyncMode
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v")
+FREE_FACTOR = 3  # chunks, the joined file, and air
+
+
+@dataclass(frozen=True)
+class SpeechSource:
+    """New speech for the whole clip (no segment) or for a part of it: a sound file or a text, not both."""
+
+    audio: Path | None = None
+    text: str | None = None
+    segment: Segment | None = None
+
+
+@dataclass(frozen=True)
+class SyncRequest:
+    """One job."""
+
+    clip: Path
+    speech: tuple[SpeechSource, ...]
+    out: Path
+    engine: str = "video_rewrite"
+    sync_mode: SyncMode = "cut_off"
+    chunks: int | None = None
+    face: str = "largest"
+    quality: str = "high"
+    expression: float = 1.0
+    report: Path | None = None  # folder of the quality report; None: no report
+    voice: str = "default"
+    options: dict[str, float] = field(default_factory=dict)  # what only this engine knows
+
+
+def segment(start: float | str | Fraction, end: float | str | Fraction) -> Segment:
+    """Segment from seconds. Raises OptionError."""
+    try:
+        return Segment(exact(start), exact(end))
+    except (ValueError, ZeroDivisionError):
+        raise OptionError(f"expected a segment in seconds like 1.5-4, got {start!r}-{end!r}") from None
+
+
+def exact(seconds: float | str | Fraction) -> Fraction:
+    """Seconds as written: 0.1 means one tenth, not the nearest binary fraction."""
+    return seconds if isinstance(seconds, Fraction) else Fraction(str(seconds))
+
+
+def check_request(request: SyncRequest) -> None:
+    """Refuse what cannot work before any work. Raises InputError, OptionError or OutputError."""
+    check_input(request.clip, "video")
+    if not request.speech:
+        raise OptionError("expected new speech, got none; give --audio FILE or --text WORDS")
+    for source in request.speech:
+        if (source.audio is None) == (source.text is None):
+            raise OptionError("expected either a sound file or a text, got both or none")
+        if source.audio is not None:
+            check_input(source.audio, "sound")
+    if len(request.speech) > 1 and any(source.segment is None for source in request.speech):
+        raise OptionError("expected a segment with every speech when there are several; give start and end")
+    if not 0 <= request.expression <= 2:
+        raise OptionError(f"expected an expression of 0 to 2, got {request.expression:g}")
+    inputs = [request.clip, *(source.audio for source in request.speech if source.audio)]
+    check_output(request.out, inputs)
+
+
+def check_input(path: Path, kind: str) -> None:
+    """Raise InputError unless `path` is a file that can be read and is not empty."""
+    if not path.is_file():
+        raise InputError(f"expected a {kind} file at {path}, got {'a folder' if path.is_dir() else 'nothing'}; check the path")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"expected a readable {kind} file, got no permission for {path}")
+    if path.stat().st_size == 0:
+        raise InputError(f"expected a {kind} file, got an empty file at {path}")
+
+
+def check_output(out: Path, inputs: list[Path], suffixes: tuple[str, ...] = VIDEO_SUFFIXES) -> None:
+    """Raise OptionError or OutputError unless `out` is a new place that can be written and has room."""
+    if out.suffix.lower() not in suffixes:
+        raise OptionError(f"expected an output that ends in {', '.join(suffixes)}; got {out.name!r}")
+    if out.is_dir():
+        raise OutputError(f"expected a file name, got the folder {out}; add a name")
+    if any(out.exists() and out.samefile(path) for path in inputs):
+        raise OutputError(f"expected an output beside the inputs, got the input itself: {out}; choose another name")
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"expected an existing folder, got {folder}; create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"expected a writable folder, got {folder}; choose another place")
+    check_room(folder, FREE_FACTOR * inputs[0].stat().st_size)
+
+
+def check_room(folder: Path, wanted: int) -> None:
+    """Raise OutputError unless the disk of an existing folder has `wanted` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise OutputError(f"expected {wanted >> 20} MiB free at {folder}, got {free >> 20} MiB; free some space")

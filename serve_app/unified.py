@@ -1,0 +1,94 @@
+"""The Python interface: two calls, also under the names that the prototype's users know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+from deployments.contracts import Progress, no_progress
+from deployments.engines.registry import engine_names
+from deployments.settings import cache_folder
+from serve_app.cache import Cache, open_cache
+from serve_app.config import Settings
+from serve_app.executor import Executor, make_executor
+from serve_app.pipeline import JobReport, fit_avatar, probe_clip, run_sync, track_face
+from serve_app.planner import SyncMode
+from serve_app.request import SpeechSource, SyncRequest, segment
+
+Seconds = float | str | Fraction
+AudioSegment = tuple[Seconds, Seconds, str | Path]
+
+
+class LipSync:
+    """Lip-sync with one engine. Errors are those of `deployments.errors`."""
+
+    def __init__(
+        self, engine: str = "video_rewrite", *, workers: int | None = None, progress: Progress = no_progress
+    ) -> None:
+        self.engine = engine
+        self._workers, self._progress = workers, progress
+
+    def process_video(
+        self, video: str | Path, audio: str | Path, output: str | Path, *, sync_mode: SyncMode = "cut_off"
+    ) -> JobReport:
+        """The whole clip says what is in the sound file `audio`; written to `output`."""
+        source = SpeechSource(audio=Path(audio))
+        return self.run(SyncRequest(Path(video), (source,), Path(output), self.engine, sync_mode=sync_mode))
+
+    def apply_segments(
+        self, video: str | Path, segments: Sequence[AudioSegment], output: str | Path
+    ) -> JobReport:
+        """Parts of a clip get new speech: `segments` are `(start seconds, end seconds, sound file)`."""
+        sources = tuple(SpeechSource(audio=Path(audio), segment=segment(start, end)) for start, end, audio in segments)
+        return self.run(SyncRequest(Path(video), sources, Path(output), self.engine))
+
+    def run(self, request: SyncRequest) -> JobReport:
+        """Any request."""
+        with self._machine() as (cache, executor):
+            return run_sync(request, cache, executor, self._progress)
+
+    def fit(self, video: str | Path, face: str = "largest") -> Path:
+        """Track and learn the person of a clip ahead of time; returns the avatar's folder."""
+        with self._machine() as (cache, executor):
+            tracked = track_face(probe_clip(Path(video)), face, cache, executor, self._progress)
+            return fit_avatar(self.engine, tracked, cache, self._progress).path
+
+    @contextmanager
+    def _machine(self) -> Iterator[tuple[Cache, Executor]]:
+        settings = Settings()
+        cache = open_cache(cache_folder())
+        cache.prune(settings.keep_days)
+        with make_executor(self._workers or settings.workers) as executor:
+            yield cache, executor
+
+
+class AdvancedModelManager:
+    """The prototype's way to an engine."""
+
+    @staticmethod
+    def get_model(name: str) -> LipSync:
+        """`LipSync(name)`; the name is checked now. Raises OptionError."""
+        from deployments.engines.registry import get_engine
+
+        get_engine(name)
+        return LipSync(name)
+
+    @staticmethod
+    def available_models() -> tuple[str, ...]:
+        """Names that `get_model` takes."""
+        return engine_names()
+
+
+class ExtendedLipSyncProcessor:
+    """The prototype's way to replace parts of a clip."""
+
+    def __init__(self, name: str) -> None:
+        self._lip_sync = LipSync(name)
+
+    def apply_lip_sync_simple(
+        self, video: str | Path, audio_segments: Sequence[AudioSegment], output: str | Path
+    ) -> JobReport:
+        """`LipSync(name).apply_segments(...)`."""
+        return self._lip_sync.apply_segments(video, audio_segments, output)
