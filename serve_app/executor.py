@@ -131,11 +131,11 @@ class LocalExecutor:
         while not self._pids.empty():
             pids.add(self._pids.get())
         limit = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < limit and any(child.pid in pids for child in multiprocessing.active_children()):
-            time.sleep(POLL_SECONDS / 2)
-        for child in multiprocessing.active_children():
-            if child.pid in pids:
+        for child in (child for child in multiprocessing.active_children() if child.pid in pids):
+            child.join(max(0.0, limit - time.monotonic()))
+            if child.is_alive():
                 child.kill()
+                child.join()
 
 
 def make_executor(workers: int | None) -> SerialExecutor | LocalExecutor:
