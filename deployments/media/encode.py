@@ -1,0 +1,154 @@
+"""Pictures to packets: chunks that can be joined without another encoding, and whole new videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import PictureType
+from numpy.typing import NDArray
+
+from deployments.contracts import Clip
+from deployments.errors import OptionError, OutputError, RenderError
+from deployments.media.decode import YuvPicture, working_format
+from deployments.media.sound import SoundPlan
+
+Quality = Literal["high", "lossless", "small"]
+CRF = {"high": 15, "small": 23}
+CRF_10_BIT = {"high": 17, "small": 25}
+KEYFRAME_SECONDS = 2
+ENCODE_THREADS = 2
+BT709, MPEG_RANGE = 1, 1
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How pictures are encoded: near-transparent, bit-exact, or for sending around."""
+
+    quality: Quality = "high"
+
+    def __post_init__(self) -> None:
+        if self.quality not in (*CRF, "lossless"):
+            raise OptionError(f"expected quality high, lossless or small, got {self.quality!r}")
+
+
+def encode_chunk(clip: Clip, pictures: Iterable[YuvPicture], options: EncodeOptions, out: Path) -> int:
+    """Encode pictures in the given order to one chunk (closed GOP, Matroska); returns how many.
+
+    8 bits become H.264, 10 bits HEVC; size, pixel format and colour tags stay the clip's. Odd sizes are kept by 4:4:4,
+    since H.264 cannot say them in 4:2:0. The chunk's time stamps mean nothing: `stitch` sets them.
+    Raises OutputError where `out` cannot be written, RenderError where the encoder refuses.
+    """
+    frames = (picture.frame() for picture in pictures)
+    turned = clip.rotation in (90, 270)
+    size = (clip.height, clip.width) if turned else (clip.width, clip.height)
+    return _encode(frames, size, working_format(clip), clip.average_rate, clip.color, options, out)
+
+
+def encode_new(
+    width: int,
+    height: int,
+    rate: Fraction,
+    frames: Iterable[NDArray[np.uint8]],
+    sound: SoundPlan | None,
+    options: EncodeOptions,
+    out: Path,
+) -> None:
+    """Write a new video from upright RGB frames [H, W, 3] uint8 at a constant `rate`, with sound from sample 0.
+
+    BT.709, limited range. Raises OutputError where `out` cannot be written.
+    """
+    from deployments.media.stitch import stitch
+
+    color = {"primaries": BT709, "trc": BT709, "space": BT709, "range": MPEG_RANGE}
+    pix_fmt = "yuv444p" if options.quality == "lossless" else "yuv420p"
+    with TemporaryDirectory(prefix="lipsync-") as folder:
+        chunk = Path(folder) / "chunk.mkv"
+        count = _encode(_from_rgb(frames, pix_fmt), (width, height), pix_fmt, rate, color, options, chunk)
+        if count == 0:
+            raise RenderError(f"expected at least one frame for {out.name}, got none")
+        clip = Clip(
+            path=chunk, width=width, height=height, rotation=0, codec="h264", pix_fmt=pix_fmt, bit_depth=8,
+            time_base=1 / Fraction(rate), pts=np.arange(count), keyframes=np.array([0]), duration=count / Fraction(rate),
+            average_rate=Fraction(rate), color=color,
+        )
+        stitch(clip, [chunk], clip.pts, sound, out)
+
+
+def _from_rgb(frames: Iterable[NDArray[np.uint8]], pix_fmt: str) -> Iterator[av.VideoFrame]:
+    for rgb in frames:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        yield frame.reformat(format=pix_fmt, dst_colorspace=BT709, dst_color_range=MPEG_RANGE)
+
+
+def _encode(
+    frames: Iterable[av.VideoFrame],
+    size: tuple[int, int],
+    pix_fmt: str,
+    rate: Fraction,
+    color: dict[str, int],
+    options: EncodeOptions,
+    out: Path,
+) -> int:
+    count = 0
+    try:
+        with av.open(str(out), "w", format="matroska") as container:
+            stream = _add_stream(container, size, pix_fmt, rate, color, options)
+            for frame in frames:
+                frame.pts, frame.time_base = count, 1 / Fraction(rate)
+                frame.pict_type = PictureType.NONE
+                container.mux(stream.encode(frame))
+                count += 1
+            if count:
+                container.mux(stream.encode(None))
+    except (av.error.FFmpegError, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, av.error.ValueError):
+            raise OutputError(f"expected to write {out}, got: {error.strerror}; check the folder and the disk") from error
+        raise RenderError(f"expected the encoder to take {size[0]}x{size[1]} {pix_fmt}, got: {error}") from error
+    return count
+
+
+def _add_stream(
+    container: av.container.OutputContainer,
+    size: tuple[int, int],
+    pix_fmt: str,
+    rate: Fraction,
+    color: dict[str, int],
+    options: EncodeOptions,
+) -> av.VideoStream:
+    deep = pix_fmt.endswith("10le")
+    odd = size[0] % 2 or size[1] % 2
+    stream = container.add_stream("libx265" if deep else "libx264", rate=Fraction(rate))
+    stream.width, stream.height = size
+    stream.pix_fmt = pix_fmt.replace("420p", "444p").replace("422p", "444p") if odd else pix_fmt
+    context = stream.codec_context
+    context.time_base = 1 / Fraction(rate)
+    context.thread_count = ENCODE_THREADS
+    context.color_primaries = color.get("primaries", 2)
+    context.color_trc = color.get("trc", 2)
+    context.colorspace = color.get("space", 2)
+    context.color_range = color.get("range", 0)
+    period = max(1, round(KEYFRAME_SECONDS * rate))
+    context.options = _hevc_options(options, period) if deep else _h264_options(options, period)
+    return stream
+
+
+def _h264_options(options: EncodeOptions, period: int) -> dict[str, str]:
+    params = f"keyint={period}:open-gop=0:stitchable=1"
+    if options.quality == "lossless":
+        return {"preset": "veryfast", "qp": "0", "x264-params": params}
+    return {"preset": "veryfast", "crf": str(CRF[options.quality]), "x264-params": params}
+
+
+def _hevc_options(options: EncodeOptions, period: int) -> dict[str, str]:
+    params = f"keyint={period}:open-gop=0:info=0:log-level=error"
+    if options.quality == "lossless":
+        return {"preset": "ultrafast", "x265-params": params + ":lossless=1"}
+    return {"preset": "superfast", "crf": str(CRF_10_BIT[options.quality]), "x265-params": params}
