@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.errors import Cancelled, LipSyncError, OptionError, OutputError
-from serve_app.planner import SYNC_MODES
-from serve_app.request import SpeechSource, SyncRequest, check_input, segment
+from serve_app.planner import SyncMode
+from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, segment
 
 app = typer.Typer(
     help="New speech in, the same video out with the mouth following it.",
@@ -27,9 +26,6 @@ app = typer.Typer(
 weights = typer.Typer(help="Model files: which there are, fetch them, check them.", no_args_is_help=True)
 app.add_typer(weights, name="weights")
 
-SyncModeName = StrEnum("SyncModeName", {mode: mode for mode in SYNC_MODES})  # type: ignore[misc]
-QualityName = StrEnum("QualityName", {name: name for name in ("high", "lossless", "small")})  # type: ignore[misc]
-
 Audio = Annotated[list[Path] | None, typer.Option("--audio", "-a", help="Sound file; once per --segment.")]
 Words = Annotated[list[str] | None, typer.Option("--text", "-t", help="Words to speak; once per --segment.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
@@ -37,7 +33,7 @@ Engine = Annotated[str, typer.Option("--engine", "-e", help="See `lipsync models
 Face = Annotated[str, typer.Option(help="largest, speaking, a number from the left, or x,y,w,h in pixels.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Expression = Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")]
-Quality = Annotated[QualityName, typer.Option(help="Of the encoded picture.")]
+QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
@@ -50,11 +46,11 @@ def sync(
     text: Words = None,
     segments: Annotated[list[str] | None, typer.Option("--segment", "-s", help="START-END in seconds; may repeat.")] = None,
     engine: Engine = "video_rewrite",
-    sync_mode: Annotated[SyncModeName, typer.Option(help="If speech and clip differ in length.")] = SyncModeName("cut_off"),
+    sync_mode: Annotated[SyncMode, typer.Option(help="If speech and clip differ in length.")] = "cut_off",
     chunks: Annotated[int | None, typer.Option(min=1, help="Pieces rendered side by side.")] = None,
     workers: Workers = None,
     face: Face = "largest",
-    quality: Quality = QualityName("high"),
+    quality: QualityChoice = "high",
     expression: Expression = 1.0,
     report: Annotated[Path | None, typer.Option(help="Folder of the quality report; default: OUT's name + .report.")] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave the quality report out.")] = False,
@@ -72,10 +68,10 @@ def sync(
             speech=pair_sources(audio or [], text or [], segments or []),
             out=out,
             engine=engine,
-            sync_mode=sync_mode.value,
+            sync_mode=sync_mode,
             chunks=chunks,
             face=face,
-            quality=quality.value,
+            quality=quality,
             expression=expression,
             report=None if no_report else report or out.with_name(f"{out.stem}.report"),
         )
@@ -94,7 +90,7 @@ def portrait(
     out: Out,
     audio: Annotated[Path | None, typer.Option("--audio", "-a", help="Sound file.")] = None,
     text: Annotated[str | None, typer.Option("--text", "-t", help="Words to speak.")] = None,
-    quality: Quality = QualityName("high"),
+    quality: QualityChoice = "high",
     expression: Expression = 1.0,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -106,7 +102,7 @@ def portrait(
         from serve_app.progress import Bars
 
         source = SpeechSource(audio=audio, text=text)
-        request = PortraitRequest(image, source, out, quality=quality.value, expression=expression)
+        request = PortraitRequest(image, source, out, quality=quality, expression=expression)
         with Bars(quiet) as bars:
             say(str(run_portrait(request, bars)))
 
@@ -272,7 +268,7 @@ def say(words: str) -> None:
     print(words, flush=True)
 
 
-def show(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def show(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on stdout."""
     table = Table(*head, box=None, pad_edge=False)
     for row in rows:

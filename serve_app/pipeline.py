@@ -8,7 +8,6 @@ Knows no machine: an executor maps functions over descriptors. Frames never come
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,11 @@ import numpy as np
 
 from deployments.contracts import Avatar, Clip, Motion, Progress, Span, Speech, Track, no_progress
 from deployments.engines.registry import get_engine
-from deployments.errors import OptionError, OutputError
+from deployments.errors import OptionError
 from deployments.media.encode import EncodeOptions
 from deployments.media.probe import probe
-from deployments.media.stitch import SoundPlan, stitch
+from deployments.media.sound import SoundPlan
+from deployments.media.stitch import stitch
 from deployments.records import pick_rows, save_motion
 from deployments.worker import ChunkResult, ChunkTask, render_chunk
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
@@ -162,8 +162,7 @@ def as_output(tracked: Tracked, plan: Plan) -> tuple[Clip, Track]:
 
 def job_key(request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked) -> str:
     """What makes chunks of two runs interchangeable: all that reaches a worker, and the code."""
-    arrays = [plan.timeline.order, motion.coefficients, motion.weight]
-    content = [array.tobytes().hex() for array in arrays]
+    content = [plan.timeline.order.tobytes().hex(), motion.coefficients.tobytes().hex(), motion.weight.tobytes().hex()]
     return digest_of("job", tracked.key, avatar.digest, request.engine, request.quality, content, code_version())
 
 
@@ -216,16 +215,9 @@ def count_weight(motion: Motion, task: ChunkTask) -> int:
 
 
 def join(request: SyncRequest, clip: Clip, plan: Plan, speech: Speech, chunks: list[ChunkResult]) -> None:
-    """Chunks and sound in one file, moved to its place when it is whole. Raises OutputError."""
+    """Chunks and sound in one file, at its place when it is whole. Raises OutputError."""
     sound = SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
-    part = request.out.with_name(f".{request.out.stem}-{os.getpid()}{request.out.suffix}")
-    try:
-        stitch(clip, [chunk.out for chunk in chunks], plan.timeline.pts, sound, part, provenance(request))
-        os.replace(part, request.out)
-    except OSError as error:
-        raise OutputError(f"expected to write {request.out}, got: {error}; free some space or choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)
+    stitch(clip, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request))
 
 
 def provenance(request: SyncRequest) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -95,7 +96,7 @@ def check_segments(clip: Clip, segments: Sequence[Segment]) -> tuple[Segment, ..
             raise OptionError(f"expected 0 <= start < end, got {describe(segment)}")
         if segment.end > clip.duration:
             raise OptionError(f"expected segments inside 0-{float(clip.duration):.3f} s, got {describe(segment)}")
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if second.start < first.end:
             raise OptionError(f"expected segments apart, got {describe(first)} and {describe(second)}; join them")
     return tuple(ordered)
@@ -182,4 +183,4 @@ def split(frames: int, chunks: int | None, workers: int) -> tuple[Span, ...]:
     if not 1 <= chunks <= frames:
         raise OptionError(f"expected 1 to {frames} chunks for {frames} frames, got {chunks}")
     edges = [frames * number // chunks for number in range(chunks + 1)]
-    return tuple(Span(start, stop) for start, stop in zip(edges, edges[1:], strict=False))
+    return tuple(Span(start, stop) for start, stop in pairwise(edges))

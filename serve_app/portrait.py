@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Progress, no_progress
-from deployments.errors import MediaError, OptionError, OutputError
-from serve_app.request import SpeechSource, check_input, check_output
+from deployments.errors import MediaError, OptionError
+from serve_app.request import Quality, SpeechSource, check_input, check_output
 from serve_app.speech import load_source
 
 MAX_SIDE = 8192
@@ -26,32 +24,25 @@ class PortraitRequest:
     image: Path
     speech: SpeechSource
     out: Path
-    quality: str = "high"
+    quality: Quality = "high"
     voice: str = "default"
     expression: float = 1.0
 
 
 def run_portrait(request: PortraitRequest, progress: Progress = no_progress) -> Path:
     """Video of a still picture that speaks. Raises the errors of `deployments.errors`."""
+    from deployments.engines.portrait.config import PortraitOptions
     from deployments.engines.portrait.engine import render_portrait
     from deployments.media.encode import EncodeOptions, encode_new
-    from deployments.media.stitch import SoundPlan
+    from deployments.media.sound import SoundPlan
 
     check_portrait(request)
     picture = read_picture(request.image)
     speech = load_source(request.speech, request.voice)
-    options: dict[str, Any] = {"expression": request.expression}
-    frames, rate = render_portrait(picture, speech, options, progress)
-    height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
-    part = request.out.with_name(f".{request.out.stem}-{os.getpid()}{request.out.suffix}")
-    try:
-        sound = SoundPlan(speech.samples, speech.rate, (), keep_source=False)
-        encode_new(width, height, rate, frames, sound, EncodeOptions(quality=request.quality), part)
-        os.replace(part, request.out)
-    except OSError as error:
-        raise OutputError(f"expected to write {request.out}, got: {error}; free some space") from error
-    finally:
-        part.unlink(missing_ok=True)
+    rate, frames = render_portrait(picture, speech, PortraitOptions(mouth=request.expression), progress)
+    sound = SoundPlan(speech.samples, speech.rate, (), keep_source=False)
+    encode = EncodeOptions(request.quality)
+    encode_new(picture.shape[1], picture.shape[0], rate, frames, sound, encode, request.out)
     return request.out
 
 

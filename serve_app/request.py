@@ -7,11 +7,13 @@ import shutil
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 from deployments.contracts import Segment
 from deployments.errors import InputError, OptionError, OutputError
 from serve_app.planner import SyncMode
 
+Quality = Literal["high", "lossless", "small"]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v")
 FREE_FACTOR = 3  # chunks, the joined file, and air
 
@@ -36,7 +38,7 @@ class SyncRequest:
     sync_mode: SyncMode = "cut_off"
     chunks: int | None = None
     face: str = "largest"
-    quality: str = "high"
+    quality: Quality = "high"
     expression: float = 1.0
     report: Path | None = None  # folder of the quality report; None: no report
     voice: str = "default"

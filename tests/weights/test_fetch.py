@@ -87,7 +87,7 @@ def test_a_truncated_cache_is_fetched_again(own_cache: Path, tmp_path: Path) -> 
 
 
 def test_an_unknown_name_lists_the_known_ones(own_cache: Path) -> None:
-    with pytest.raises(WeightsError, match="net.bin"):
+    with pytest.raises(WeightsError, match=r"net\.bin"):
         weights_path("nose.bin", entry())
 
 
