@@ -12,7 +12,8 @@ from deployments.engines.portrait.mesh import FACE_POINTS, LEFT_EYE, RIGHT_EYE
 
 CLOSE, OPEN = (0.35, 0.85), (1.0, 0.7, 0.35, 0.1)  # lid closure per frame at 25 fps, going down and up
 MIN_GAP, MAX_GAP = 2.0, 6.0  # seconds between blinks
-LASH_REACH = 0.055  # eye distances around the eye in which lashes and the lid's crease lie
+LID_LIGHT = 0.9  # lids lie a little in the brow's shade
+LASH_REACH = 0.05  # eye distances around the eye in which lashes and the lid's crease lie
 LOWER_SHARE = 0.12  # of the way that the lower lid makes
 
 
@@ -30,10 +31,34 @@ def eye_layers(photo: NDArray[np.uint8], landmarks: NDArray[np.float32], scale: 
     for ring in (RIGHT_EYE, LEFT_EYE):
         cv2.fillPoly(mask, [np.round(landmarks[list(ring), :2] * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
     dark = photo[mask > 0]
-    lash = np.percentile(dark, 15, axis=0) if len(dark) else np.zeros(3)
+    lash = np.percentile(dark, 10, axis=0) if len(dark) else np.zeros(3)
     size = 2 * max(1, round(LASH_REACH * scale)) + 1
-    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    return EyeLayers(cv2.inpaint(photo, grown, 3, cv2.INPAINT_TELEA), lash.astype(np.float32))
+    grown = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))) > 0
+    return EyeLayers(skin_over(photo, grown, landmarks, scale), lash.astype(np.float32))
+
+
+def skin_over(
+    photo: NDArray[np.uint8], hole: NDArray[np.bool_], landmarks: NDArray[np.float32], scale: float
+) -> NDArray[np.uint8]:
+    """The photo with smooth skin in `hole` [H, W]: an average of the bright skin around it, without brows and lashes."""
+    out = photo.copy()
+    for ring in (RIGHT_EYE, LEFT_EYE):
+        pad = int(0.35 * scale) + 2
+        low = np.maximum(np.floor(landmarks[list(ring), :2].min(0)).astype(int) - pad, 0)
+        high = np.ceil(landmarks[list(ring), :2].max(0)).astype(int) + pad
+        part = np.s_[low[1] : high[1], low[0] : high[0]]
+        view, gap = photo[part].astype(np.float32), hole[part]
+        light = view.mean(axis=2)
+        if gap.all() or not gap.any():
+            continue
+        weight = (~gap & (light > 0.62 * np.percentile(light[~gap], 70))).astype(np.float32)
+        sigma = 0.05 * scale
+        amount = cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
+        mean = cv2.GaussianBlur(view * weight[..., None], (0, 0), sigma) / np.maximum(amount, 1e-4)
+        soft = cv2.GaussianBlur(gap.astype(np.float32), (0, 0), 0.015 * scale)[..., None]
+        soft = soft * np.clip(amount / 0.01, 0, 1)
+        out[part] = np.clip(view + (LID_LIGHT * mean - view) * soft, 0, 255).astype(np.uint8)
+    return out
 
 
 def blink_curve(frames: int, fps: float, seed: int, strength: float) -> NDArray[np.float64]:

@@ -16,6 +16,10 @@ from deployments.errors import SpeechError
 if TYPE_CHECKING:
     from deployments.motion.template import TemplateMouth
 
+REST = (-0.19, -0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+SPREAD = (0.168, 0.065, 0.034, 0.031, 0.026, 0.029, 0.012, 0.016)
+LOWEST = (-0.286, -0.170, -0.081, -0.066, -0.047, -0.055, -0.039, -0.026)
+HIGHEST = (0.421, 0.108, 0.073, 0.057, 0.049, 0.047, 0.027, 0.029)
 JAW_POINTS = (152, 148, 377, 176, 400)
 
 
@@ -37,10 +41,19 @@ def portrait_motion(speech: Speech) -> Motion:
 
 
 def generic_mouth() -> TemplateMouth:
-    """The mouth of nobody in particular: mean range of the training speakers."""
+    """The mouth of nobody in particular: medians over seven tracked speakers, around the lip space's mean shape."""
+    from deployments.motion.lip_space import LipSpace
     from deployments.motion.template import TemplateMouth
 
-    return TemplateMouth.generic()
+    rest = np.array(REST, np.float32)
+    return TemplateMouth(
+        mean=np.zeros(len(REST), np.float32),
+        std=np.array(SPREAD, np.float32),
+        p01=np.array(LOWEST, np.float32),
+        p99=np.array(HIGHEST, np.float32),
+        rest=rest,
+        closed=float(LipSpace.load().aperture(rest[None])[0]),
+    )
 
 
 def displacements(motion: Motion) -> NDArray[np.float64]:
@@ -62,10 +75,11 @@ def loudness(speech: Speech, frames: int) -> NDArray[np.float64]:
 def face_move(model: PortraitModel, displacement: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Move [468, 3] of the face points for one frame, and of the jaw's teeth [3].
 
+    The mesh sees a chin move less than it does, so the jaw goes half with the chin and half with the lower lip.
     `displacement` [P, 3] of the moved points is relative to lips at rest, so the photo's own opening is closed first.
     """
     move = model.spread @ displacement
-    jaw = move[list(JAW_POINTS)].mean(0) * [0.3, 1.0, 1.0]
+    jaw = (move[list(JAW_POINTS)].mean(0) + move[14]) / 2 * [0.3, 1.0, 1.0]
     jaw[1] = max(jaw[1], -0.01)
     return uncross(model, model.closing + move), jaw
 

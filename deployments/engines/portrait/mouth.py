@@ -84,7 +84,7 @@ def mouth_layers(
         origin=(int(low[0]), int(low[1])),
         fine=fine,
         upper=own if own is not None else draw_upper(frame, color),
-        lower=draw_lower(frame, 0.86 * color),
+        lower=draw_lower(frame, 0.8 * color),
         tongue=draw_tongue(frame, lip_tone, skin_tone),
         seam=(0.5 * lip_tone * [0.9, 0.72, 0.72]).astype(np.float32),
         cavity=(0.2 * skin_tone * [1.0, 0.55, 0.5]).astype(np.float32),

@@ -20,7 +20,8 @@ from kernels.mesh_warp import rasterize
 
 LASH = 0.006  # eye distances, half the width of the closed lashes
 EYE_SHADE = 0.2  # the lid's shadow on the eye
-CONTACT = 0.0035  # eye distances, half the width of the dark line between closed lips
+SOFT = 0.004  # eye distances, softness of lip edges and lashes
+CONTACT = 0.0045  # eye distances, half the width of the dark line between closed lips
 TEETH_PLANE = (2, 94, 164, 0, 205, 425)  # skull points around the mouth: their head motion carries the upper teeth
 POLYGON_FINE = 4
 STILL_PIXELS = 0.004  # moves below this are no moves: the picture stays as it is to the bit
@@ -94,7 +95,7 @@ class PortraitRenderer:
         for ring in (RIGHT_EYE, LEFT_EYE):
             points = list(ring)
             still = self._model.project(self._turn(self._model.head[points], pose)) - origin
-            pad = int(0.08 * self._model.scale) + 3
+            pad = int(0.16 * self._model.scale) + 3
             low, high = np.floor(still.min(0)).astype(int) - pad, np.ceil(still.max(0)).astype(int) + pad
             box = clip_box(low[0], low[1], high[0] - low[0], high[1] - low[1], out.shape)
             if box is None:
@@ -105,12 +106,14 @@ class PortraitRenderer:
             matrix = fit_affine(self._source[points], still - (x, y))
             eye = cv2.warpAffine(self._model.photo, matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
             polygon = target[points] - origin - (x, y)
-            open_part = polygon_alpha(polygon, w, h, 0.0)[..., None]
-            lashes = line_alpha(polygon[:9], w, h, LASH * self._model.scale)[..., None] * 0.75
+            open_part = polygon_alpha(polygon, w, h)[..., None]
+            lashes = line_alpha(polygon[:9], w, h, LASH * self._model.scale)
+            lashes = cv2.GaussianBlur(lashes, (0, 0), max(0.3, SOFT * self._model.scale))[..., None] * 0.7
             view = lid * (1 - open_part) + eye * (1 - EYE_SHADE * pose.lids) * open_part
             view += (self._model.eyes.lash - view) * lashes
-            around = polygon_alpha(still - (x, y), w, h, 0.05 * self._model.scale)
-            around = cv2.GaussianBlur(around, (0, 0), 0.015 * self._model.scale) * min(1.0, 3 * pose.lids)
+            reach = 2 * round(0.09 * self._model.scale) + 1
+            around = cv2.dilate(polygon_alpha(still - (x, y), w, h), np.ones((reach, reach), np.uint8))
+            around = cv2.GaussianBlur(around, (0, 0), 0.02 * self._model.scale) * min(1.0, 3 * pose.lids)
             blend(out, view.astype(np.float32), around, box)
 
     def _draw_mouth(self, out: NDArray[np.uint8], target: NDArray[np.float64], jaw: NDArray[np.float64], pose: Pose) -> None:
@@ -127,7 +130,8 @@ class PortraitRenderer:
             self._source[list(TEETH_PLANE)], model.project(self._turn(model.head[list(TEETH_PLANE)], pose)) - corner
         )
         jaw_pixels = (pose.rotation @ jaw) @ model.pixels_from_head[:2].T
-        alpha = polygon_alpha(polygon - (box[0], box[1]), box[2], box[3], CONTACT * model.scale)
+        alpha = polygon_alpha(seamed(polygon, CONTACT * model.scale) - (box[0], box[1]), box[2], box[3])
+        alpha = cv2.GaussianBlur(alpha, (0, 0), max(0.3, SOFT * model.scale))
         inside = mouth_inside(layers, skull, jaw_pixels, box[2], box[3], alpha, model.scale)
         blend(out, inside, alpha, box)
 
@@ -187,14 +191,22 @@ def line_alpha(points: NDArray[np.float64], width: int, height: int, half: float
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def polygon_alpha(polygon: NDArray[np.float64], width: int, height: int, line: float) -> NDArray[np.float32]:
-    """Anti-aliased coverage [h, w] of a polygon, thickened by `line` pixels so that touching lips keep a dark seam."""
+def seamed(polygon: NDArray[np.float64], half: float) -> NDArray[np.float64]:
+    """The inner-lip polygon [20, 2] opened by `half` pixels, tapering to the corners: touching lips keep a dark seam."""
+    out = polygon.copy()
+    across = polygon[10] - polygon[0]
+    down = np.array([-across[1], across[0]]) / max(float(np.hypot(*across)), 1e-6)
+    taper = np.sqrt(np.sin(np.pi * np.arange(1, 10) / 10))[:, None] * half * down
+    out[1:10] -= taper
+    out[11:20] += taper[::-1]
+    return out
+
+
+def polygon_alpha(polygon: NDArray[np.float64], width: int, height: int) -> NDArray[np.float32]:
+    """Anti-aliased coverage [h, w] of a polygon."""
     fine = POLYGON_FINE
     mask = np.zeros((height * fine, width * fine), np.uint8)
-    points = np.round((polygon * fine + (fine - 1) / 2) * 16).astype(np.int32)
-    cv2.fillPoly(mask, [points], 255, cv2.LINE_AA, 4)
-    if line > 0:
-        cv2.polylines(mask, [points], True, 255, max(1, round(2 * line * fine)), cv2.LINE_AA, 4)
+    cv2.fillPoly(mask, [np.round((polygon * fine + (fine - 1) / 2) * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 

@@ -20,7 +20,7 @@ LOWER_WIDTHS = (0.059, 0.065, 0.076, 0.078, 0.08)
 LOWER_HEIGHTS = (0.098, 0.1, 0.11, 0.09, 0.085)
 ARCH_RADIUS = 0.29  # eye distances
 UPPER_EDGE = 0.018  # the upper incisors end a little below the line where closed lips meet
-LOWER_EDGE = 0.006
+LOWER_EDGE = 0.03
 MIN_OWN_GAP = 0.055  # inner-lip gap in eye distances from which a photo's own teeth can be used
 MIN_OWN_SHARE = 0.3
 
@@ -31,8 +31,8 @@ def teeth_color(skin: NDArray[np.float64], own: NDArray[np.float32] | None) -> N
         solid = own[..., 3] > 0.9
         return np.percentile(own[solid][:, :3], 60, axis=0).astype(np.float64)
     light = skin @ [0.299, 0.587, 0.114]
-    cast = skin / max(light, 1.0) / np.array([1.25, 0.93, 0.78])
-    return np.clip(min(1.1 * light, 205.0) * np.array([1.0, 0.955, 0.87]) * cast**0.5, 0, 235)
+    cast = skin / max(light, 1.0) / np.array([1.25, 0.93, 0.72])
+    return np.clip(min(1.22 * light, 215.0) * np.array([1.0, 0.94, 0.85]) * cast**0.3, 0, 235)
 
 
 def tooth(width: float, height: float, down: bool, round_off: float) -> NDArray[np.float64]:
