@@ -55,6 +55,9 @@ def skin_over(
         sigma = 0.05 * scale
         amount = cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
         mean = cv2.GaussianBlur(view * weight[..., None], (0, 0), sigma) / np.maximum(amount, 1e-4)
+        cheek = np.median(view[weight > 0], axis=0) if weight.any() else view.mean(axis=(0, 1))
+        warm = cheek * (mean.mean(axis=2, keepdims=True) / max(float(cheek.mean()), 1.0))
+        mean = (mean + warm) / 2  # light from the place, tint from the skin: lashes and whites leak grey
         soft = cv2.GaussianBlur(gap.astype(np.float32), (0, 0), 0.015 * scale)[..., None]
         soft = soft * np.clip(amount / 0.01, 0, 1)
         out[part] = np.clip(view + (LID_LIGHT * mean - view) * soft, 0, 255).astype(np.uint8)

@@ -173,7 +173,7 @@ def lip_shadow(alpha: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     near = cv2.GaussianBlur(alpha, (0, 0), 0.018 * scale)
     wide = cv2.GaussianBlur(alpha, (0, 0), sigmaX=0.06 * scale, sigmaY=0.03 * scale)
     down = cv2.warpAffine(near, np.array([[1, 0, 0], [0, 1, 0.015 * scale]]), alpha.shape[::-1])
-    light = np.clip((down - 0.3) / 0.6, 0, 1) * (0.35 + 0.65 * np.clip((wide - 0.25) / 0.55, 0, 1))
+    light = np.clip((down - 0.15) / 0.55, 0, 1) * (0.45 + 0.55 * np.clip((wide - 0.15) / 0.5, 0, 1))
     return light.astype(np.float32)
 
 
