@@ -18,6 +18,9 @@ CHANNELS = 192
 DILATIONS = (1, 2, 4, 8, 1, 2, 4, 8)
 STEP_SECONDS = 0.02
 SMALL_BANDS = 20
+# Long speech goes through in blocks; the context is longer than the receptive field, so blocks leave no trace.
+BLOCK_STEPS = 6000
+CONTEXT_STEPS = 64
 DATA = Path(__file__).parent / "data"
 
 
@@ -94,14 +97,27 @@ def speech_features(
     Returns features [T, 212] (192 hidden, 20 mel) and posteriors [T, 25] with T = ceil(N / 320); step k is centred on
     (k + 0.5) * 20 ms.
     """
+    return features_of_power(mel_power(samples), network)
+
+
+def features_of_power(
+    power: NDArray[np.float32], network: PhonemeNet | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The same of mel power [F, 80] at 100 Hz."""
     network = network or load_phoneme_net()
-    mel = normalise(mel_power(samples))
+    mel = normalise(power)
     if len(mel) % 2:
         mel = np.concatenate([mel, mel[-1:]])
-    if len(mel) == 0:
-        return np.zeros((0, CHANNELS + SMALL_BANDS), np.float32), np.zeros((0, len(CLASSES)), np.float32)
-    with torch.inference_mode():
-        hidden, logits = network(torch.from_numpy(np.ascontiguousarray(mel.T))[None])
-        posteriors = torch.softmax(logits[0], 0).T.numpy()
-    small = mel.reshape(len(mel) // 2, 2, SMALL_BANDS, BANDS // SMALL_BANDS).mean((1, 3))
-    return np.concatenate([hidden[0].T.numpy(), small], 1), posteriors
+    steps = len(mel) // 2
+    hidden, posteriors = [np.zeros((0, CHANNELS), np.float32)], [np.zeros((0, len(CLASSES)), np.float32)]
+    for start in range(0, steps, BLOCK_STEPS):
+        stop = min(start + BLOCK_STEPS, steps)
+        low, high = max(0, start - CONTEXT_STEPS), min(steps, stop + CONTEXT_STEPS)
+        with torch.inference_mode():
+            inner, logits = network(torch.from_numpy(np.ascontiguousarray(mel[2 * low : 2 * high].T))[None])
+            posterior = torch.softmax(logits[0], 0)
+        kept = slice(start - low, stop - low)
+        hidden.append(inner[0].T.numpy()[kept])
+        posteriors.append(posterior.T.numpy()[kept])
+    small = mel.reshape(steps, 2, SMALL_BANDS, BANDS // SMALL_BANDS).mean((1, 3))
+    return np.concatenate([np.concatenate(hidden), small], 1), np.concatenate(posteriors)
