@@ -10,8 +10,10 @@ from deployments.contracts import Patch
 from deployments.engines.video_rewrite.bank import Bank
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.face.composite import match_rim, two_band
+from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 from kernels.mesh_warp import MeshRaster, rasterize
 
+FEATHER = 0.03  # eye distances: sigma of the mask's blur
 EVEN = 2  # patches start on even pixels, where chroma samples lie
 
 
@@ -29,13 +31,22 @@ def render_patch(
         return None
     x0, y0, x1, y1 = box
     raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
-    alpha = raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0]
+    alpha = soft_mask(bank, raster, target)
     rows_shown, columns_shown = shown(alpha)
     raster, alpha = raster.window(rows_shown, columns_shown), alpha[rows_shown, columns_shown]
     x0, y0 = x0 + columns_shown.start, y0 + rows_shown.start
     frame = rgb[y0 : y0 + alpha.shape[0], x0 : x0 + alpha.shape[1]].astype(np.float32)
     picture = match_rim(blend(bank, raster, rows, weights, config), frame, alpha)
     return Patch(x0, y0, np.clip(np.rint(picture), 0, 255).astype(np.uint8), alpha)
+
+
+def soft_mask(bank: Bank, raster: MeshRaster, target: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mask [h, w] of the mesh's vertex alphas, softened in proportion to the face and zero outside the mesh."""
+    eyes = target[LEFT_EYE_OUTER] - target[RIGHT_EYE_OUTER]
+    sigma = max(0.8, FEATHER * float(np.hypot(*eyes)))
+    mask = cv2.GaussianBlur(raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0], (0, 0), sigma)
+    mask[(raster.index < 0) | (mask < 1 / 255)] = 0
+    return mask
 
 
 def shown(alpha: NDArray[np.float32]) -> tuple[slice, slice]:
