@@ -1,0 +1,70 @@
+"""All that is decided before the first pixel: where every vertex goes, and which pictures are shown."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.contracts import Avatar, Motion, Patch, Track
+from deployments.engines.video_rewrite.bank import Bank, load_bank
+from deployments.engines.video_rewrite.config import VideoRewriteConfig
+from deployments.engines.video_rewrite.motion import track_coefficients
+from deployments.engines.video_rewrite.render import render_patch
+from deployments.engines.video_rewrite.select import Choice, select
+from deployments.face.pose import CanonicalFaces, canonical
+from deployments.face.retarget import retarget
+
+
+class PlanKey:
+    """What a plan is made of; equal keys have equal plans."""
+
+    def __init__(self, avatar: Avatar, motion: Motion, track: Track, config: VideoRewriteConfig) -> None:
+        self.avatar, self.motion, self.track, self.config = avatar, motion, track, config
+        content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
+        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable):
+            content.update(np.ascontiguousarray(array).view(np.uint8))
+        self._digest = content.digest()
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlanKey) and self._digest == other._digest
+
+
+@lru_cache(maxsize=1)
+def plan_of(key: PlanKey) -> Plan:
+    """The plan of a job; a worker keeps the last one, since it renders many chunks of the same job."""
+    return Plan(load_bank(key.avatar.path), key.motion, key.track, key.config)
+
+
+class Plan:
+    """All that is decided before the first pixel: targets and pictures of every frame of the job."""
+
+    def __init__(self, bank: Bank, motion: Motion, track: Track, config: VideoRewriteConfig) -> None:
+        self.bank, self.config = bank, config
+        self.row = np.full(len(track.usable), -1)
+        active = track.usable & (motion.weight > 0)
+        if not active.any():
+            return
+        # runs of usable frames keep their neighbours, so that the residual is smoothed over what was filmed
+        kept = np.flatnonzero(track.usable)
+        self.row[kept] = np.arange(len(kept))
+        self.row[~active] = -1
+        self.faces: CanonicalFaces = canonical(track.landmarks[kept], bank.stable)
+        own = track_coefficients(track, bank.stable)[kept]
+        weight = motion.weight[kept, None]
+        wanted = ((1 - weight) * own + weight * motion.coefficients[kept]).astype(np.float32)
+        self.target = retarget(bank.shape, bank.mesh, bank.mesh.vertices(self.faces.points), own, wanted)
+        self.choice: Choice = select(bank, wanted, self.faces.angles(), config)
+
+    def patch(self, frame: int, rgb: NDArray[np.uint8]) -> Patch | None:
+        """The patch of one frame; None where nothing is to change."""
+        row = int(self.row[frame])
+        if row < 0:
+            return None
+        pixels = self.faces.to_pixels(self.target[row], row)[:, :2]
+        return render_patch(self.bank, rgb, pixels, self.choice.rows[row], self.choice.weights[row], self.config)
