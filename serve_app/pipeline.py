@@ -151,10 +151,15 @@ def as_output(tracked: Tracked, plan: Plan) -> tuple[Clip, Track]:
     """
     timeline, clip = plan.timeline, tracked.clip
     count = len(timeline.order)
-    filmed = bool((timeline.pts == clip.pts[:count]).all()) if count <= clip.frames else False
-    keyframes = clip.keyframes[clip.keyframes < count]
-    audio = clip.audio if filmed else ()
-    shown = replace(clip, pts=timeline.pts, duration=timeline.duration, keyframes=keyframes, audio=audio)
+    filmed = count <= clip.frames and bool((timeline.pts == clip.pts[:count]).all())
+    shown = replace(
+        clip,
+        pts=timeline.pts,
+        time_base=timeline.time_base,
+        duration=timeline.duration,
+        keyframes=clip.keyframes[clip.keyframes < count],
+        audio=clip.audio if filmed else (),
+    )
     if timeline.is_source(clip.frames):
         return shown, tracked.track
     return shown, pick_rows(tracked.track, timeline.order)
@@ -217,7 +222,8 @@ def count_weight(motion: Motion, task: ChunkTask) -> int:
 def join(request: SyncRequest, clip: Clip, plan: Plan, speech: Speech, chunks: list[ChunkResult]) -> None:
     """Chunks and sound in one file, at its place when it is whole. Raises OutputError."""
     sound = SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
-    stitch(clip, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request))
+    timed = replace(clip, time_base=plan.timeline.time_base)
+    stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request))
 
 
 def provenance(request: SyncRequest) -> dict[str, str]:

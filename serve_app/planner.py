@@ -22,6 +22,7 @@ SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
 
 CHUNK_FRAMES = 300  # long enough that opening a clip does not matter, short enough for progress and retries
 MIN_CHUNK_FRAMES = 25
+FINEST_TICK = Fraction(1, 90000)  # seconds; a stretched clock needs finer steps than a frame
 MAX_SIDE = 8192  # pixels
 MAX_SECONDS = 4 * 3600
 MIN_SIDE = 16
@@ -33,8 +34,9 @@ class Timeline:
     """The output's frames: T_out of them."""
 
     order: NDArray[np.int64]  # [T_out] source frame index
-    pts: NDArray[np.int64]  # [T_out] in the clip's time base
+    pts: NDArray[np.int64]  # [T_out] in units of time_base
     duration: Fraction  # seconds
+    time_base: Fraction  # seconds per pts unit: the clip's, or finer
 
     def is_source(self, frames: int) -> bool:
         """True if the output shows the source's frames once each, in their order."""
@@ -79,7 +81,7 @@ def make_plan(
     """
     if segments:
         ordered = check_segments(clip, segments)
-        timeline = Timeline(np.arange(clip.frames), clip.pts, clip.duration)
+        timeline = Timeline(np.arange(clip.frames), clip.pts, clip.duration, clip.time_base)
         weight = segment_weight(clip.times(), ordered)
     else:
         ordered = ()
@@ -115,7 +117,7 @@ def lay_out(clip: Clip, speech_seconds: Fraction, mode: SyncMode) -> Timeline:
     """
     if mode not in SYNC_MODES:
         raise OptionError(f"expected a sync mode of {', '.join(SYNC_MODES)}; got {mode!r}")
-    whole = Timeline(np.arange(clip.frames), clip.pts, clip.duration)
+    whole = Timeline(np.arange(clip.frames), clip.pts, clip.duration, clip.time_base)
     if mode == "silence" or speech_seconds == clip.duration:
         return whole
     if mode == "remap":
@@ -129,20 +131,19 @@ def cut(timeline: Timeline, clip: Clip, seconds: Fraction) -> Timeline:
     """The frames that start before `seconds`; at least one."""
     ticks = seconds / clip.time_base
     count = max(1, int(np.searchsorted(timeline.pts - timeline.pts[0], float(ticks), side="left")))
-    return Timeline(timeline.order[:count], timeline.pts[:count], seconds)
+    return Timeline(timeline.order[:count], timeline.pts[:count], seconds, timeline.time_base)
 
 
 def stretch(clip: Clip, seconds: Fraction) -> Timeline:
-    """Every frame once, its time scaled. Two frames never share a tick: the time base of the clip must allow it."""
-    factor = seconds / clip.duration
-    offsets = [round(int(tick) * factor) for tick in clip.pts - clip.pts[0]]
-    pts = np.asarray(offsets, np.int64)
+    """Every frame once, its time scaled, in ticks of at most `FINEST_TICK`. Two frames never share a tick."""
+    finer = max(1, -int(-clip.time_base // FINEST_TICK))
+    factor = seconds / clip.duration * finer
+    pts = np.asarray([round(int(tick) * factor) for tick in clip.pts - clip.pts[0]], np.int64)
     if (np.diff(pts) < 1).any():
         raise OptionError(
-            f"expected a speech that leaves every frame at least {float(clip.time_base):g} s, "
-            f"got {float(seconds):.2f} s for {clip.frames} frames; use --sync-mode cut_off"
+            f"expected a longer speech, got {float(seconds):.3f} s for {clip.frames} frames; use --sync-mode cut_off"
         )
-    return Timeline(np.arange(clip.frames), pts + int(clip.pts[0]), seconds)
+    return Timeline(np.arange(clip.frames), pts + int(clip.pts[0]) * finer, seconds, clip.time_base / finer)
 
 
 def repeat(clip: Clip, seconds: Fraction, back_and_forth: bool) -> Timeline:
@@ -154,7 +155,7 @@ def repeat(clip: Clip, seconds: Fraction, back_and_forth: bool) -> Timeline:
     times = int(seconds / (int(lasting[turn].sum()) * clip.time_base)) + 1
     order = np.tile(turn, times)
     starts = np.concatenate([[0], np.cumsum(lasting[order])[:-1]])
-    return Timeline(order, starts + int(clip.pts[0]), seconds)
+    return Timeline(order, starts + int(clip.pts[0]), seconds, clip.time_base)
 
 
 def frame_ticks(clip: Clip) -> NDArray[np.int64]:

@@ -1,0 +1,117 @@
+"""Bad input: one clear line, the exit code of its kind, nothing left behind, before any work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lipsync(*words: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it."""
+    environment = {**os.environ, "LIPSYNC_CACHE": str(cache)}
+    command = [sys.executable, "-m", "serve_app", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def bad(tmp_path: Path, face_clip: Path, speech_file: Path) -> dict[str, Path]:
+    """Files that cannot be used."""
+    files = {name: tmp_path / name for name in ("text.mp4", "empty.mp4", "cut.mp4", "silent.wav", "nan.wav", "missing.mp4")}
+    files["text.mp4"].write_text("this is not a video")
+    files["empty.mp4"].touch()
+    files["cut.mp4"].write_bytes(face_clip.read_bytes()[:2000])
+    files["silent.wav"].write_bytes(speech_file.read_bytes()[:44])
+    return files
+
+
+@pytest.mark.parametrize("name", ["text.mp4", "empty.mp4", "cut.mp4", "missing.mp4"])
+def test_a_clip_that_is_none(name: str, bad: dict[str, Path], speech_file: Path, tmp_path: Path) -> None:
+    done = lipsync("sync", bad[name], "--audio", speech_file, "-o", tmp_path / "out.mp4", cache=tmp_path / "cache")
+    check(done, 2, tmp_path / "out.mp4")
+
+
+def test_a_sound_file_as_clip(speech_file: Path, tmp_path: Path) -> None:
+    done = lipsync("sync", speech_file, "--audio", speech_file, "-o", tmp_path / "out.mp4", cache=tmp_path / "cache")
+    check(done, 2, tmp_path / "out.mp4")
+
+
+def test_speech_without_samples(bad: dict[str, Path], face_clip: Path, tmp_path: Path) -> None:
+    done = lipsync("sync", face_clip, "--audio", bad["silent.wav"], "-o", tmp_path / "out.mp4", cache=tmp_path / "cache")
+    check(done, 2, tmp_path / "out.mp4")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--text", ""),
+        ("--text", "42", "--audio", "x.wav"),
+        ("--text", "Hello", "--segment", "3-1"),
+        ("--text", "Hello", "--segment", "0-100"),
+        ("--text", "Hello", "--segment", "one"),
+        ("--text", "Hello", "--engine", "nothing"),
+        ("--text", "Hello", "--sync-mode", "nothing"),
+        ("--text", "Hello", "--expression", "9"),
+        ("--text", "Hello", "--face", "-3,1,1"),
+        ("--text", "Hello", "--chunks", "100000"),
+        (),
+    ],
+)
+def test_options_that_mean_nothing(words: tuple[str, ...], face_clip: Path, tmp_path: Path) -> None:
+    done = lipsync("sync", face_clip, *words, "-o", tmp_path / "out.mp4", cache=tmp_path / "cache")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("place", ["nowhere/out.mp4", "folder.mp4", "input", "out.txt"])
+def test_a_place_that_cannot_be_written(place: str, face_clip: Path, speech_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    out = face_clip if place == "input" else tmp_path / place
+    before = face_clip.read_bytes()
+    done = lipsync("sync", face_clip, "--audio", speech_file, "-o", out, cache=tmp_path / "cache")
+    check(done, 2 if place == "out.txt" else 3, None)
+    assert face_clip.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(face_clip: Path, speech_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    done = lipsync("sync", face_clip, "--audio", speech_file, "-o", folder / "out.mp4", cache=tmp_path / "cache")
+    check(done, 3, folder / "out.mp4")
+
+
+def test_no_face_anywhere(tmp_path: Path, speech_file: Path, shared_cache: Path) -> None:
+    from fractions import Fraction
+
+    import numpy as np
+
+    from deployments.media.encode import EncodeOptions, encode_new
+
+    clip = tmp_path / "wall.mp4"
+    encode_new(128, 96, Fraction(25), [np.full((96, 128, 3), 90, np.uint8)] * 5, None, EncodeOptions("high"), clip)
+    done = lipsync("sync", clip, "--audio", speech_file, "-o", tmp_path / "out.mp4", "--workers", "1", cache=shared_cache)
+    check(done, 2, tmp_path / "out.mp4")
+    assert "no usable face" in done.stderr
+
+
+def test_models_and_weights(tmp_path: Path) -> None:
+    done = lipsync("models", cache=tmp_path)
+    assert done.returncode == 0 and "video_rewrite" in done.stdout and "fake" not in done.stdout
+    done = lipsync("weights", "list", cache=tmp_path)
+    assert done.returncode == 0 and "face_landmarker.task" in done.stdout
+    assert lipsync("weights", "verify", cache=tmp_path).returncode == 4
+
+
+def check(done: subprocess.CompletedProcess[str], code: int, out: Path | None) -> None:
+    """One line for the user, the right code, and no half-written result."""
+    assert done.returncode == code, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("lipsync: ")]
+    assert len(said) == 1 and "Traceback" not in done.stderr
+    if out is not None:
+        assert not out.exists() and not list(out.parent.glob(f".{out.stem}*"))
