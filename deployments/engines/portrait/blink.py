@@ -14,6 +14,7 @@ CLOSE, OPEN = (0.35, 0.85), (1.0, 0.7, 0.35, 0.1)  # lid closure per frame at 25
 MIN_GAP, MAX_GAP = 2.0, 6.0  # seconds between blinks
 LID_LIGHT = 0.9  # lids lie a little in the brow's shade
 LASH_REACH = 0.05  # eye distances around the eye in which lashes and the lid's crease lie
+MIN_OPEN = 0.14  # eye height over width below which a photo's eyes count as closed
 LOWER_SHARE = 0.12  # of the way that the lower lid makes
 
 
@@ -76,6 +77,12 @@ def blink_curve(frames: int, fps: float, seed: int, strength: float) -> NDArray[
         curve[start : start + len(shape)] = shape
         at += generator.uniform(MIN_GAP, MAX_GAP) / strength
     return curve
+
+
+def eyes_open(head: NDArray[np.float64]) -> bool:
+    """False for a photo with (nearly) closed eyes, whose lids have nowhere to go."""
+    ratios = [np.linalg.norm(head[ring[4]] - head[ring[12]]) / np.linalg.norm(head[ring[0]] - head[ring[8]]) for ring in (RIGHT_EYE, LEFT_EYE)]
+    return float(np.mean(ratios)) > MIN_OPEN
 
 
 def lid_move(head: NDArray[np.float64]) -> NDArray[np.float64]:

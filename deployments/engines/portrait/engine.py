@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Avatar, Clip, EngineLimits, Motion, Patch, Picture, Progress, Span, Speech, Track, no_progress
-from deployments.engines.portrait.blink import blink_curve
+from deployments.engines.portrait.blink import blink_curve, eyes_open
 from deployments.engines.portrait.config import FPS, PortraitOptions
 from deployments.engines.portrait.fit import PortraitModel, check_picture, fit_portrait
 from deployments.engines.portrait.head_motion import head_moves
@@ -51,6 +52,8 @@ def render_portrait(
     frames = frame_count(speech)
     model = fit_portrait(photo, track_image(photo, options.face), LIP_JAW)
     progress("fit", 1, 1)
+    if not eyes_open(model.head):
+        options = replace(options, blink=0.0)
     poses = pose_sequence(displacements(portrait_motion(speech)), loudness(speech, frames), options)
     return FPS, reported(render_frames(PortraitRenderer(model), iter(poses), photo), frames, progress)
 

@@ -78,7 +78,7 @@ def mouth_layers(
     skin_tone = sample(rgb, landmarks, (50, 280, 205, 425, 101, 330))
     lip_tone = sample(rgb, landmarks, (0, 17, 37, 267, 84, 314))
     opening = opening_mask(rgb, landmarks, scale)
-    own = own_teeth(rgb, landmarks, head, tuple(low), frame.shape, fine, scale)
+    own = own_teeth(rgb, landmarks, skin_tone, tuple(low), frame.shape, fine, scale)
     color = teeth_color(skin_tone, own)
     return MouthLayers(
         origin=(int(low[0]), int(low[1])),

@@ -19,10 +19,12 @@ UPPER_HEIGHTS = (0.116, 0.102, 0.112, 0.094, 0.086)
 LOWER_WIDTHS = (0.059, 0.065, 0.076, 0.078, 0.08)
 LOWER_HEIGHTS = (0.098, 0.1, 0.11, 0.09, 0.085)
 ARCH_RADIUS = 0.29  # eye distances
-UPPER_EDGE = 0.018  # the upper incisors end a little below the line where closed lips meet
+UPPER_EDGE = 0.028  # the upper incisors end a little below the line where closed lips meet
 LOWER_EDGE = 0.03
 MIN_OWN_GAP = 0.055  # inner-lip gap in eye distances from which a photo's own teeth can be used
-MIN_OWN_SHARE = 0.3
+MIN_OWN_SHARE = 0.4  # of the opening must be teeth
+MIN_OWN_WIDTH = 0.55  # of the opening's width
+MIN_OWN_SOLID = 0.75  # of the closed row must be tooth pixels
 
 
 def teeth_color(skin: NDArray[np.float64], own: NDArray[np.float32] | None) -> NDArray[np.float64]:
@@ -130,15 +132,14 @@ def draw_tongue(frame: MouthFrame, lips: NDArray[np.float64], skin: NDArray[np.f
 def own_teeth(
     rgb: NDArray[np.uint8],
     landmarks: NDArray[np.float32],
-    head: NDArray[np.float64],
+    skin: NDArray[np.float64],
     origin: tuple[int, ...],
     shape: tuple[int, int],
     fine: int,
     scale: float,
 ) -> NDArray[np.float32] | None:
     """The photo's own upper teeth [h, w, 4] premultiplied, or None where the photo shows too little of them."""
-    gap = float(head[14, 1] - head[13, 1])
-    if gap < MIN_OWN_GAP:
+    if np.linalg.norm(landmarks[14, :2] - landmarks[13, :2]) < MIN_OWN_GAP * scale:
         return None
     x, y = origin
     h, w = shape[0] // fine, shape[1] // fine
@@ -149,25 +150,51 @@ def own_teeth(
     mask = np.zeros(shape, np.uint8)
     outline = (landmarks[list(LIPS_INNER), :2] - origin) * fine + (fine - 1) / 2
     cv2.fillPoly(mask, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
-    lab = cv2.cvtColor(fine_rgb, cv2.COLOR_RGB2LAB).astype(np.float32)
-    inside = mask > 0
-    bright = np.percentile(lab[inside, 0], 85)
-    toothy = inside & (lab[..., 0] > 0.62 * bright) & (lab[..., 1] < np.percentile(lab[inside, 1], 40) + 9)
-    if bright < 110 or toothy.sum() < MIN_OWN_SHARE * inside.sum():
+    toothy = tooth_pixels(fine_rgb, mask > 0, skin)
+    solid = tooth_row(toothy, max(3, round(0.03 * scale * fine)))
+    columns, wide = np.flatnonzero(solid.any(axis=0)), np.ptp(np.flatnonzero((mask > 0).any(axis=0)))
+    if toothy.sum() < MIN_OWN_SHARE * (mask > 0).sum() or len(columns) < MIN_OWN_WIDTH * wide:
         return None
-    return grown(fine_rgb, toothy, 0.045 * scale * fine, fine)
+    if toothy.sum() < MIN_OWN_SOLID * solid.sum():
+        return None
+    return grown(fine_rgb, toothy, solid, 0.045 * scale * fine, fine)
 
 
-def grown(rgb: NDArray[np.uint8], toothy: NDArray[np.bool_], reach: float, fine: int) -> NDArray[np.float32]:
+def tooth_pixels(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], skin: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Bright, hardly red pixels [h, w] of the opening `inside`; none where its brightest part is dark or red as `skin`."""
+    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).astype(np.float32)
+    around = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8), iterations=2) > 0
+    lip_red = float(np.median(lab[around & ~inside, 1]))
+    bright = float(np.percentile(lab[inside, 0], 85))
+    red = float(np.median(lab[inside & (lab[..., 0] > 0.9 * bright), 1]))
+    skin_red = float(cv2.cvtColor(skin.astype(np.uint8)[None, None], cv2.COLOR_RGB2LAB)[0, 0, 1])
+    if bright < 110 or red > min(lip_red - 5, skin_red - 3):
+        return np.zeros_like(inside)
+    return inside & (lab[..., 0] > 0.62 * bright) & (lab[..., 1] < red + 0.5 * (lip_red - red))
+
+
+def tooth_row(toothy: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
+    """The largest connected row of teeth [h, w] with gaps up to `reach` pixels closed."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(toothy.astype(np.uint8), cv2.MORPH_CLOSE, kernel))
+    if count < 2:
+        return np.zeros(toothy.shape, np.uint8)
+    row = (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
+    return cv2.morphologyEx(row, cv2.MORPH_OPEN, kernel)
+
+
+def grown(
+    rgb: NDArray[np.uint8], toothy: NDArray[np.bool_], solid: NDArray[np.uint8], reach: float, fine: int
+) -> NDArray[np.float32]:
     """Teeth continued upwards under the lip by `reach` pixels: colours of the nearest tooth pixel, softly bounded."""
-    solid = cv2.morphologyEx(toothy.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((fine + 1, fine + 1), np.uint8))
-    solid = cv2.erode(solid, np.ones((3, 3), np.uint8)) if fine > 1 else solid
     size = max(1, round(reach))
-    up = cv2.dilate(solid, np.ones((size + 1, 1), np.uint8), anchor=(0, 0))
-    up = np.maximum(up, solid)
-    labels = cv2.distanceTransformWithLabels(1 - solid, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    up = np.maximum(cv2.dilate(solid, np.ones((size + 1, 1), np.uint8), anchor=(0, 0)), solid)
+    source = cv2.erode((toothy & (solid > 0)).astype(np.uint8), np.ones((fine, fine), np.uint8))
+    labels = cv2.distanceTransformWithLabels(1 - source, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
     index = np.zeros(labels.max() + 1, np.int64)
-    index[labels[solid > 0]] = np.flatnonzero(solid)
+    index[labels[source > 0]] = np.flatnonzero(source)
     filled = rgb.reshape(-1, 3)[index[labels]].astype(np.float32)
+    keep = (solid > 0)[..., None]
+    filled = np.where(keep, rgb.astype(np.float32), cv2.GaussianBlur(filled, (0, 0), 1.0 * fine))
     alpha = cv2.GaussianBlur(up.astype(np.float32), (0, 0), 0.5 * fine)
     return np.concatenate([filled * alpha[..., None], alpha[..., None]], axis=2).astype(np.float32)
