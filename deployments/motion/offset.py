@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 SEARCH_SECONDS = 0.2
 LAG_STEP = 0.01
 MIN_FRAMES = 40
-MIN_CORRELATION = 0.3
+MIN_CORRELATION = 0.2
 # A far lag has to be better by this much per second than a near one: noise alone reaches r 0.4 somewhere in +-200 ms.
 FAR_PENALTY = 0.3
 
@@ -41,7 +41,7 @@ def estimate_offset(
 ) -> AvOffset:
     """Offset of measured mouths [T, C] at `times` [T] to predictions [S, C] at `step_times` [S].
 
-    `weights` [C] says how much each column counts. Under 40 frames, or where no lag within +-200 ms correlates by 0.3,
+    `weights` [C] says how much each column counts. Under 40 frames, or where no lag within +-200 ms correlates by 0.2,
     the offset is 0.
     """
     if len(times) < MIN_FRAMES:

@@ -18,6 +18,8 @@ OFFSET_WEIGHTS = (0.5, 0.25, 0, 0, 0, 0, 0, 0, 1.0)
 SILENT = 0.7
 MIN_SILENT_FRAMES = 10
 REST_SHARE = 25
+REST_LIMIT = 15
+CLOSED_SHARE = 8
 CLOSED_PERCENTILE = 5
 SMALLEST_STD = 1e-3
 RESIDUAL_SECONDS = 20.0
@@ -90,9 +92,14 @@ def standardised(coefficients: Floats, aperture: Floats) -> Floats:
 
 
 def rest_pose(coefficients: Floats, aperture: Floats, silent: NDArray[np.bool_]) -> Floats:
-    """Mean [8] of the least open quarter of the silent frames; of all frames where few are silent."""
-    chosen = silent if silent.sum() >= MIN_SILENT_FRAMES else np.ones(len(aperture), bool)
-    closed = chosen & (aperture <= np.percentile(aperture[chosen], REST_SHARE))
+    """Mean [8] of the least open quarter of the silent frames; of the least open frames of all where silence is rare or
+    the mouth stands open in it (breathing, smiling): a mouth that rests must look closed.
+    """
+    closed = aperture <= np.percentile(aperture, CLOSED_SHARE)
+    if silent.sum() >= MIN_SILENT_FRAMES:
+        least = silent & (aperture <= np.percentile(aperture[silent], REST_SHARE))
+        if aperture[least].mean() <= np.percentile(aperture, REST_LIMIT):
+            closed = least
     return np.asarray(coefficients[closed].mean(0), np.float32)
 
 

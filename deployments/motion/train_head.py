@@ -114,7 +114,7 @@ def train_ensemble(examples: Sequence[Example], steps: int, seeds: int, seed: in
     ensemble.feature_mean.copy_(torch.from_numpy(stacked.mean(0)))
     ensemble.feature_std.copy_(torch.from_numpy(stacked.std(0) + 1e-2))
     speakers = [example.speaker for example in examples]
-    chance = np.array([1 / np.sqrt(speakers.count(name)) for name in speakers])
+    chance = np.array([1 / speakers.count(name) for name in speakers])
     targets = [example.targets() for example in examples]
     for k, head in enumerate(ensemble.heads):
         torch.manual_seed(seed + k)
@@ -181,15 +181,21 @@ def learn(examples: Sequence[Example], steps: int, seeds: int) -> tuple[HeadEnse
     return train_ensemble(aligned, steps, seeds), aligned
 
 
-def leave_one_speaker_out(
-    examples: Sequence[Example], steps: int, seeds: int, only: Sequence[str] | None = None
+def leave_speakers_out(
+    examples: Sequence[Example], steps: int, seeds: int, folds: int | None = None
 ) -> tuple[dict[str, dict[str, float]], Floats]:
-    """Figures per clip of unseen speakers, and the spread [9] of predictions of unseen speakers."""
+    """Figures per clip of speakers that the heads did not see, and the spread [9] of such predictions.
+
+    Speakers are left out one at a time, or in `folds` groups.
+    """
+    speakers = sorted({example.speaker for example in examples})
+    folds = min(folds or len(speakers), len(speakers))
     figures: dict[str, dict[str, float]] = {}
     unseen = []
-    for speaker in sorted({example.speaker for example in examples} if only is None else only):
-        ensemble, _ = learn([e for e in examples if e.speaker != speaker], steps, seeds)
-        for example in (e for e in examples if e.speaker == speaker):
+    for fold in range(folds):
+        left_out = speakers[fold::folds]
+        ensemble, _ = learn([e for e in examples if e.speaker not in left_out], steps, seeds)
+        for example in (e for e in examples if e.speaker in left_out):
             outputs = run_head(example.features[0], ensemble)
             figures[example.name] = judge(example, outputs)
             unseen.append(outputs.std(0))
@@ -240,7 +246,7 @@ def main() -> None:
         save_lip_space(fit_lip_space([[c.canonical_points() for c in clips if c.speaker == s] for s in speakers])[0])
         LipSpace.load.cache_clear()
     examples = prepare(clips)
-    figures, spread = leave_one_speaker_out(examples, args.steps, 1 if not args.loso else args.seeds)
+    figures, spread = leave_speakers_out(examples, args.steps, args.seeds if args.loso else 1, None if args.loso else 3)
     print_figures(figures)
     if args.loso:
         return
