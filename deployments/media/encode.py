@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,15 +19,18 @@ from numpy.typing import NDArray
 
 from deployments.contracts import Clip
 from deployments.errors import OptionError, OutputError, RenderError
+from deployments.media.container import open_input
 from deployments.media.decode import YuvPicture, working_format
+from deployments.media.probe import video_stream
 from deployments.media.sound import SoundPlan
 
 Quality = Literal["high", "lossless", "small"]
-CRF = {"high": 15, "small": 23}
-CRF_10_BIT = {"high": 17, "small": 25}
+CRF = {"high": 15, "small": 20}
+CRF_10_BIT = {"high": 14, "small": 20}
 KEYFRAME_SECONDS = 2
 ENCODE_THREADS = 2
 BT709, MPEG_RANGE = 1, 1
+LARGEST_RATE_DENOMINATOR = 1001  # a mean rate over a long clip has terms that FFmpeg's 32 bits cannot hold
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,14 @@ def encode_chunk(clip: Clip, pictures: Iterable[YuvPicture], options: EncodeOpti
     frames = (picture.frame() for picture in pictures)
     turned = clip.rotation in (90, 270)
     size = (clip.height, clip.width) if turned else (clip.width, clip.height)
-    return _encode(frames, size, working_format(clip), clip.average_rate, clip.color, options, out)
+    rate = clip.average_rate.limit_denominator(LARGEST_RATE_DENOMINATOR)
+    return _encode(frames, size, working_format(clip), rate, clip.color, options, out, pixel_shape(clip))
+
+
+def pixel_shape(clip: Clip) -> Fraction:
+    """Width of a stored pixel over its height; 1 where the source does not say."""
+    with open_input(clip.path) as container:
+        return video_stream(container, clip.path).sample_aspect_ratio or Fraction(1)
 
 
 def encode_new(
@@ -67,6 +79,8 @@ def encode_new(
     """
     from deployments.media.stitch import stitch
 
+    if rate <= 0:
+        raise OptionError(f"expected a frame rate above 0, got {rate}")
     color = {"primaries": BT709, "trc": BT709, "space": BT709, "range": MPEG_RANGE}
     pix_fmt = "yuv444p" if options.quality == "lossless" else "yuv420p"
     with TemporaryDirectory(prefix="lipsync-") as folder:
@@ -96,11 +110,17 @@ def _encode(
     color: dict[str, int],
     options: EncodeOptions,
     out: Path,
+    shape: Fraction = Fraction(1),
 ) -> int:
+    """Encode to `out`, which appears under its name only when it is complete."""
     count = 0
+    if out.exists() and not out.is_file():
+        raise OutputError(f"expected a plain file for the chunk, got {out}, a folder or a device; choose another name")
+    part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:
-        with av.open(str(out), "w", format="matroska") as container:
+        with av.open(str(part), "w", format="matroska") as container:
             stream = _add_stream(container, size, pix_fmt, rate, color, options)
+            stream.codec_context.sample_aspect_ratio = shape
             for frame in frames:
                 frame.pts, frame.time_base = count, 1 / Fraction(rate)
                 frame.pict_type = PictureType.NONE
@@ -108,10 +128,14 @@ def _encode(
                 count += 1
             if count:
                 container.mux(stream.encode(None))
-    except (av.error.FFmpegError, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, av.error.ValueError):
-            raise OutputError(f"expected to write {out}, got: {error.strerror}; check the folder and the disk") from error
+        os.replace(part, out)
+    except OSError as error:
+        raise OutputError(f"expected to write {out}, got: {error.strerror}; check the folder and the disk") from error
+    except av.error.FFmpegError as error:
         raise RenderError(f"expected the encoder to take {size[0]}x{size[1]} {pix_fmt}, got: {error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return count
 
 

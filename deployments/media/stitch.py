@@ -26,6 +26,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SOUND_BIT_RATE = 192_000
 FADE_SECONDS = Fraction(1, 100)
 PRE_ROLL_BLOCKS = 3
+PLAYABLE = {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"}  # codecs that players expect in MP4
 LARGEST_TIMESCALE = 10_000_000
 
 Packets = Iterator[av.Packet]
@@ -42,7 +43,8 @@ def stitch(
     """Join encoded chunks to `out`; frame k is shown at `pts[k]` (units of clip.time_base, strictly increasing).
 
     `sound` None copies every packet of every sound track of the source. Rotation and colour are the clip's.
-    Where a track must be encoded as a whole (source codec not AAC-LC), the file's `comment` says so.
+    Where a track must be encoded as a whole (to splice: source codec not AAC-LC; to copy: a codec that the container
+    cannot hold), the file's `comment` says so.
     The file appears under its name only when it is complete.
     Raises OutputError where `out` cannot be written, RenderError where the chunks do not fit together.
     """
@@ -70,7 +72,7 @@ def _check_output(clip: Clip, out: Path) -> str:
         raise OutputError(f"expected an output name ending in {', '.join(CONTAINERS)}, got {out.name}; rename it")
     if not out.parent.is_dir():
         raise OutputError(f"expected an existing folder for the output, got {out.parent}; create it first")
-    if not os.access(out.parent, os.W_OK) or out.is_dir():
+    if not os.access(out.parent, os.W_OK) or (out.exists() and not out.is_file()):
         raise OutputError(f"expected a writable place for the output, got {out}; choose another folder")
     if out.exists() and clip.path.exists() and os.path.samefile(out, clip.path):
         raise OutputError(f"expected an output beside the input, got the input itself: {out}; choose another name")
@@ -84,14 +86,18 @@ def _write(
     track = _plan_track(clip, pts, sound)
     options = _muxer_options(clip, kind, track.rate if track else 0)
     with av.open(str(part), "w", format=kind, options=options) as container:
-        container.metadata.update(metadata)
-        if track is not None and track.note:
-            container.metadata["comment"] = "; ".join(filter(None, [metadata.get("comment"), track.note]))
         sources: list[Packets] = [_video_packets(clip, chunks, pts, container)]
-        if sound is None:
-            sources += _copied_tracks(clip, container)
-        elif track is not None:
+        notes = [metadata.get("comment", "")]
+        if track is None:
+            copied, changed = _copied_tracks(clip, container, kind)
+            sources += copied
+            notes += changed
+        else:
             sources.append(track.packets(container))
+            notes.append(track.note)
+        container.metadata.update(metadata)
+        if any(notes):
+            container.metadata["comment"] = "; ".join(filter(None, notes))
         for packet in heapq.merge(*sources, key=_packet_seconds):
             container.mux(packet)
 
@@ -165,17 +171,36 @@ def _timed_packets(
         offset += len(ranks)
 
 
-def _copied_tracks(clip: Clip, container: av.container.OutputContainer) -> list[Packets]:
-    """Every sound track of the source, packet by packet."""
-    tracks = []
+def _copied_tracks(clip: Clip, container: av.container.OutputContainer, kind: str) -> tuple[list[Packets], list[str]]:
+    """Every sound track of the source, packet by packet; AAC and a note where the container cannot hold the codec."""
+    tracks: list[Packets] = []
+    notes: list[str] = []
     if not clip.audio:
-        return tracks
+        return tracks, notes
     with open_input(clip.path) as source:
-        for found in clip.audio:
+        for place_in_clip, found in enumerate(clip.audio):
+            if not _can_hold(kind, found.codec):
+                tracks.append(_encoded_again(clip, place_in_clip).packets(container))
+                notes.append(f"sound track {place_in_clip} encoded again as a whole (source {found.codec})")
+                continue
             stream = container.add_stream_from_template(source.streams[found.index])
             stream.metadata.update(source.streams[found.index].metadata)
             tracks.append(_copied_packets(clip.path, found.index, stream, None))
-    return tracks
+    return tracks, notes
+
+
+def _can_hold(kind: str, codec: str) -> bool:
+    """Whether players expect this sound codec in this container."""
+    plain = codec.removesuffix("float").removesuffix("_fixed").removeprefix("lib")
+    return kind == "matroska" or plain in PLAYABLE or (kind == "mov" and plain.startswith("pcm_"))
+
+
+def _encoded_again(clip: Clip, place_in_clip: int) -> _Track:
+    """A source track as AAC, at its own time."""
+    source = decode_track(clip.path, place_in_clip)
+    rate = track_rate(source.rate)
+    samples = fit_channels(source.samples, min(source.samples.shape[1], 2))
+    return _whole_track(samples, rate, source.start, Fraction(len(samples), source.rate), "", source.rate)
 
 
 def _copied_packets(path: Path, index: int, stream: av.AudioStream, replaced: dict[int, av.Packet] | None) -> Packets:
