@@ -30,7 +30,7 @@ class ChunkTask:
 
     clip: Clip
     span: Span  # output frames
-    order: NDArray[np.int64] | None  # [T_out] source frame of every output frame; None: as filmed
+    order: NDArray[np.int64] | None  # [T_out] source frame of every output frame; None: as filmed from the first
     engine: str
     avatar: Avatar
     motion: Path
@@ -74,12 +74,13 @@ def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
 
 def _render(task: ChunkTask, part: Path, tick: Tick) -> int:
     motion, track = load_motion(task.motion), load_track(task.track)
-    if task.order is not None:
-        track = pick_rows(track, task.order)
+    frames = len(motion.weight)
+    if task.order is not None or frames != len(track.usable):
+        track = pick_rows(track, np.arange(frames) if task.order is None else task.order)
     painted = _Painted(task, get_engine(task.engine), motion, track, tick)
-    frames = encode_chunk(task.clip, iter(painted), task.encode, part)
-    if frames != len(task.span):
-        raise RenderError(f"expected {len(task.span)} frames from {task.span.start} on, got {frames}")
+    encoded = encode_chunk(task.clip, iter(painted), task.encode, part)
+    if encoded != len(task.span):
+        raise RenderError(f"expected {len(task.span)} frames from {task.span.start} on, got {encoded}")
     return painted.patched
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import wave
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -85,6 +86,17 @@ def test_longer_speech_repeats_the_picture(run: Run, request_: SyncRequest, mode
     shown = [p.rgb()[230:, :40] for p in decode(clip, Span(0, 75))]
     expected = [t % 45 if mode == "loop" else 44 - abs(44 - t % 88) for t in range(75)]
     assert all((frame == source[want]).all() for frame, want in zip(shown, expected, strict=True))
+
+
+def test_shorter_speech_ends_the_clip(run: Run, tmp_path: Path) -> None:
+    short = tmp_path / "short.wav"
+    with wave.open(str(short), "wb") as out:
+        out.setparams((2, 2, 44100, 0, "NONE", ""))
+        out.writeframes(b"\x00\x20\x00\x00" * 44100)
+    job, clip = run(speech=(SpeechSource(audio=short),), chunks=2)
+    assert job.frames == clip.frames == 25
+    job, clip = run(speech=(SpeechSource(audio=short),), sync_mode="silence")
+    assert job.frames == clip.frames == 45
 
 
 def test_remap_stretches_the_clock(run: Run) -> None:

@@ -56,6 +56,7 @@ class Fake:
         self, avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, span: Span
     ) -> Iterator[Patch | None]:
         """One painted square per usable frame; `motion` and `track` are indexed by absolute frame."""
+        assert len(track.usable) == len(motion.weight) >= span.stop
         json.loads((avatar.path / "avatar.json").read_text(encoding="utf-8"))
         for frame, picture in zip(range(span.start, span.stop), pictures, strict=True):
             picture.rgb()
