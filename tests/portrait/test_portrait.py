@@ -6,6 +6,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from deployments.contracts import Motion, Speech
 from deployments.engines.portrait.config import PortraitOptions, options_from
 from deployments.engines.portrait.engine import pose_sequence, render_portrait
@@ -16,7 +18,6 @@ from deployments.errors import MediaError, NoFaceError, OptionError, SpeechError
 from deployments.face.landmarks import LEFT_EYE_OUTER, LOWER_INNER_LIP, RIGHT_EYE_OUTER, UPPER_INNER_LIP
 from deployments.face.track import track_image
 from deployments.motion.lip_space import LIP_JAW
-from numpy.typing import NDArray
 
 RATE = 16000
 
@@ -116,7 +117,7 @@ def test_same_seed_same_frames_and_another_seed_moves_otherwise() -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(once, other, strict=True))
 
 
-@pytest.mark.parametrize(("samples", "rate", "frames"), [(16000, 16000, 25), (16001, 16000, 26), (1, 48000, 1), (44100, 44100, 25)])
+@pytest.mark.parametrize(("samples", "rate", "frames"), [(16000, 16000, 25), (16001, 16000, 26), (1, 48000, 1)])
 def test_frames_cover_the_speech(samples: int, rate: int, frames: int) -> None:
     assert frame_count(Speech(np.zeros(samples, np.float32), rate)) == frames
 
@@ -144,7 +145,7 @@ def test_what_cannot_be_a_portrait_is_refused() -> None:
 
 def test_options_teach() -> None:
     assert options_from({"seed": "7", "blink": 0}) == PortraitOptions(seed=7, blink=0.0)
-    with pytest.raises(OptionError, match="known|options are"):
+    with pytest.raises(OptionError, match="options are"):
         options_from({"smile": 1})
-    with pytest.raises(OptionError, match="0..2"):
+    with pytest.raises(OptionError, match=r"0\.\.2"):
         options_from({"head_motion": 5})

@@ -81,7 +81,10 @@ def blink_curve(frames: int, fps: float, seed: int, strength: float) -> NDArray[
 
 def eyes_open(head: NDArray[np.float64]) -> bool:
     """False for a photo with (nearly) closed eyes, whose lids have nowhere to go."""
-    ratios = [np.linalg.norm(head[ring[4]] - head[ring[12]]) / np.linalg.norm(head[ring[0]] - head[ring[8]]) for ring in (RIGHT_EYE, LEFT_EYE)]
+    ratios = []
+    for ring in (RIGHT_EYE, LEFT_EYE):
+        height, width = head[ring[4]] - head[ring[12]], head[ring[0]] - head[ring[8]]
+        ratios.append(np.linalg.norm(height) / np.linalg.norm(width))
     return float(np.mean(ratios)) > MIN_OPEN
 
 

@@ -33,7 +33,8 @@ class PortraitOptions:
 
 def options_from(values: Mapping[str, Any]) -> PortraitOptions:
     """Options from names and values. Raises OptionError for a name or a type that is not known."""
-    known = {field.name: type(field.default) for field in fields(PortraitOptions)}
+    defaults = PortraitOptions()
+    known = {field.name: type(getattr(defaults, field.name)) for field in fields(PortraitOptions)}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise OptionError(f"portrait options are {', '.join(known)}; got {', '.join(unknown)}")

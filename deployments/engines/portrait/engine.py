@@ -88,8 +88,9 @@ class Portrait:
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Keep the first usable frame and its landmarks in `out`. Raises NoFaceError."""
-        from deployments.media.decode import decode
         from safetensors.numpy import save_file
+
+        from deployments.media.decode import decode
 
         usable = np.flatnonzero(track.usable)
         if len(usable) == 0:
@@ -138,6 +139,6 @@ def load_model(avatar: Avatar) -> PortraitModel:
     from deployments.weights import load_tensors
 
     tensors = load_tensors(avatar.path / "portrait.safetensors")
-    landmarks = tensors["landmarks"][None]
+    landmarks = tensors["landmarks"][None].astype(np.float32)
     track = Track(landmarks, np.ones(1, np.float32), np.ones(1, bool), np.zeros(1, np.int32))
-    return fit_portrait(tensors["photo"], track, LIP_JAW)
+    return fit_portrait(tensors["photo"].astype(np.uint8), track, LIP_JAW)

@@ -39,14 +39,14 @@ def band_noise(frames: int, fps: float, generator: np.random.Generator) -> NDArr
     gain = np.where((frequency >= LOW_HZ) & (frequency <= HIGH_HZ), LOW_HZ / np.maximum(frequency, LOW_HZ), 0.0)
     phase = generator.standard_normal(len(frequency)) + 1j * generator.standard_normal(len(frequency))
     wave = np.fft.irfft(gain * phase, size)
-    return wave[:frames] / wave.std()
+    return np.asarray(wave[:frames] / wave.std(), np.float64)
 
 
 def smooth(values: NDArray[np.float64], fps: float, seconds: float) -> NDArray[np.float64]:
     """Gaussian smoothing with the deviation in seconds."""
     from scipy.ndimage import gaussian_filter1d
 
-    return gaussian_filter1d(values, seconds * fps, mode="nearest")
+    return np.asarray(gaussian_filter1d(values, seconds * fps, mode="nearest"), np.float64)
 
 
 def ease(frames: int, fps: float) -> NDArray[np.float64]:

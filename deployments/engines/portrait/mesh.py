@@ -16,13 +16,13 @@ from deployments.face.pose import STABLE
 FACE_POINTS = 468  # the irises are no corners of the mesh: an eyeball does not follow the lid
 RING_FACTORS = (1.12, 1.3, 1.55, 1.9, 2.35, 2.9)
 RING_HEAD = (1.0, 0.97, 0.82, 0.5, 0.18, 0.0)  # share of the head's motion
-RING_LIPS = (0.74, 0.42, 0.14, 0.02, 0.0, 0.0)  # share of the jaw's motion
-BELOW_CHIN = 0.45  # the neck stays with the shoulders: head motion fades faster below the chin
+RING_LIPS = (0.66, 0.3, 0.06, 0.0, 0.0, 0.0)
+BELOW_CHIN = 0.85  # the neck stays with the shoulders: head motion fades faster below the chin
 
 RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
 LEFT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
 SUBNASALE = 2
-STILL = STABLE + (1, 2, 98, 327, 97, 326, 234, 454, 93, 323, 127, 356, 116, 345, 117, 346, 118, 347, 50, 280, 64, 294)
+STILL = (*STABLE, 1, 2, 98, 327, 97, 326, 234, 454, 93, 323, 127, 356, 116, 345, 117, 346, 118, 347, 50, 280, 64, 294)
 
 UPPER_INNER = LIPS_INNER[1:10]  # right to left corner in the picture, corners (78, 308) left out
 LOWER_INNER = LIPS_INNER[:10:-1]
@@ -33,9 +33,7 @@ UPPER_BAND = (78, *UPPER_INNER, 308, 291, *UPPER_OUTER[::-1], 61)
 LOWER_BAND = (78, *LOWER_INNER, 308, 291, *LOWER_OUTER[::-1], 61)
 
 
-def ring_points(
-    head: NDArray[np.float64], linear: NDArray[np.float64], translation: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def ring_points(head: NDArray[np.float64], linear: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points [6 * 36, 3] around the head: the face oval of `head` [478, 3] pushed away from the face's centre.
 
     Pushed in the picture's plane, so that rings never cross the face; in depth they go back to the ears, as hair does.

@@ -69,7 +69,7 @@ def loudness(speech: Speech, frames: int) -> NDArray[np.float64]:
     edges = np.minimum(np.arange(frames + 1) * speech.rate // int(FPS), len(speech.samples))
     power = np.concatenate([[0.0], np.cumsum(speech.samples.astype(np.float64) ** 2)])
     level = np.sqrt((power[edges[1:]] - power[edges[:-1]]) / np.maximum(np.diff(edges), 1))
-    return np.clip(level / max(float(np.percentile(level, 95)), 1e-3), 0.0, 1.0)
+    return np.asarray(np.clip(level / max(float(np.percentile(level, 95)), 1e-3), 0.0, 1.0), np.float64)
 
 
 def face_move(model: PortraitModel, displacement: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

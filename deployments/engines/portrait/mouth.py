@@ -69,7 +69,7 @@ def mouth_layers(
     high = np.ceil(landmarks[list(LIPS_OUTER), :2].max(0) + 0.45 * scale).astype(int)
     center = (head[[13, 14]].mean(0) + head[[78, 308]].mean(0) * [1, 0, 0]) / [2, 1, 1]
     frame = MouthFrame(
-        center=center + [0, 0, 0.05],
+        center=center + np.array([0, 0, 0.05]),
         half_width=float(np.linalg.norm(head[308] - head[78]) / 2),
         linear=fine * linear[:2],
         offset=fine * (translation[:2] - low) + (fine - 1) / 2,
@@ -88,7 +88,7 @@ def mouth_layers(
         tongue=draw_tongue(frame, lip_tone, skin_tone),
         seam=(0.5 * lip_tone * [0.9, 0.72, 0.72]).astype(np.float32),
         cavity=(0.2 * skin_tone * [1.0, 0.55, 0.5]).astype(np.float32),
-        skin=cv2.inpaint(rgb, opening, 3, cv2.INPAINT_TELEA) if opening.any() else rgb,
+        skin=np.asarray(cv2.inpaint(rgb, opening, 3, cv2.INPAINT_TELEA), np.uint8) if opening.any() else rgb,
         own_teeth=own is not None,
     )
 
@@ -100,7 +100,7 @@ def sample(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32], points: tuple
     for k in points:
         x, y = int(np.clip(landmarks[k, 0], 1, width - 2)), int(np.clip(landmarks[k, 1], 1, height - 2))
         patches.append(rgb[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3))
-    return np.median(np.concatenate(patches), axis=0).astype(np.float64)
+    return np.asarray(np.median(np.concatenate(patches), axis=0), np.float64)
 
 
 def opening_mask(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
@@ -118,4 +118,4 @@ def opening_mask(rgb: NDArray[np.uint8], landmarks: NDArray[np.float32], scale: 
     inner_red = np.median(lab[mask > 0, 1])
     toothy = lab[..., 1] < (lip_red + inner_red) / 2
     mask[near & toothy & (lips > 0)] = 255
-    return cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    return np.asarray(cv2.dilate(mask, np.ones((3, 3), np.uint8)), np.uint8)

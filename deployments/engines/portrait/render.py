@@ -63,9 +63,7 @@ class PortraitRenderer:
         window = self.window
         raster = rasterize(self._model.triangles, target.astype(np.float32), window.height, window.width, (window.x, window.y))
         source = raster.values(self._source.astype(np.float32))
-        out = cv2.remap(
-            self._model.layers.skin, source[..., 0], source[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
-        )
+        out = read(self._model.layers.skin, source)
         self._draw_eyes(out, source, target, pose)
         self._draw_mouth(out, target, jaw, pose)
         return out
@@ -83,11 +81,9 @@ class PortraitRenderer:
         return np.where(moved[:, None], points, self._source)
 
     def _turn(self, points: NDArray[np.float64], pose: Pose) -> NDArray[np.float64]:
-        return (points - PIVOT) @ pose.rotation.T + PIVOT + pose.shift
+        return np.asarray((points - PIVOT) @ pose.rotation.T + PIVOT + pose.shift, np.float64)
 
-    def _draw_eyes(
-        self, out: NDArray[np.uint8], source: NDArray[np.float32], target: NDArray[np.float64], pose: Pose
-    ) -> None:
+    def _draw_eyes(self, out: NDArray[np.uint8], source: NDArray[np.float32], target: NDArray[np.float64], pose: Pose) -> None:
         """While the lids move: skin over the eye, the photo's own eye in what is open, lashes along the lid."""
         if pose.lids <= 0:
             return
@@ -101,8 +97,8 @@ class PortraitRenderer:
             if box is None:
                 continue
             x, y, w, h = box
-            part = np.ascontiguousarray(source[y : y + h, x : x + w])
-            lid = cv2.remap(self._model.eyes.skin, part[..., 0], part[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+            part = source[y : y + h, x : x + w]
+            lid = read(self._model.eyes.skin, part)
             matrix = fit_affine(self._source[points], still - (x, y))
             eye = cv2.warpAffine(self._model.photo, matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
             polygon = target[points] - origin - (x, y)
@@ -131,7 +127,7 @@ class PortraitRenderer:
         )
         jaw_pixels = (pose.rotation @ jaw) @ model.pixels_from_head[:2].T
         alpha = polygon_alpha(seamed(polygon, CONTACT * model.scale) - (box[0], box[1]), box[2], box[3])
-        alpha = cv2.GaussianBlur(alpha, (0, 0), max(0.3, SOFT * model.scale))
+        alpha = soft(alpha, max(0.3, SOFT * model.scale))
         inside = mouth_inside(layers, skull, jaw_pixels, box[2], box[3], alpha, model.scale)
         blend(out, inside, alpha, box)
 
@@ -152,20 +148,27 @@ def mouth_inside(
         sheet = warp_sprite(layer, layers, skull, move, width, height)
         rgb = rgb * (1 - sheet[..., 3:]) + sheet[..., :3]
     light = lip_shadow(alpha, scale)[..., None]
-    return layers.seam * (1 - light) * (0.45 + 0.55 * seam_share(alpha, scale)[..., None]) + rgb * light
+    dark = layers.seam * (1 - light) * (0.45 + 0.55 * seam_share(alpha, scale)[..., None])
+    return np.asarray(dark + rgb * light, np.float32)
 
 
 def warp_sprite(
-    layer: NDArray[np.float32], layers: MouthLayers, skull: NDArray[np.float64], move: NDArray[np.float64], width: int, height: int
+    layer: NDArray[np.float32],
+    layers: MouthLayers,
+    skull: NDArray[np.float64],
+    move: NDArray[np.float64],
+    width: int,
+    height: int,
 ) -> NDArray[np.float32]:
     """A layer in output pixels [h, w, 4]; drawn `fine` times larger and averaged, so thin gaps do not shimmer."""
     fine = layers.fine
-    to_photo = np.array([[1 / fine, 0, layers.origin[0] - (fine - 1) / (2 * fine)], [0, 1 / fine, layers.origin[1] - (fine - 1) / (2 * fine)], [0, 0, 1]])
+    x, y = np.array(layers.origin) - (fine - 1) / (2 * fine)
+    to_photo = np.array([[1 / fine, 0, x], [0, 1 / fine, y], [0, 0, 1]])
     matrix = np.vstack([skull, [0, 0, 1]]) @ to_photo
     matrix[:2, 2] += move
     up = np.array([[fine, 0, (fine - 1) / 2], [0, fine, (fine - 1) / 2], [0, 0, 1]])
     large = cv2.warpAffine(layer, (up @ matrix)[:2], (width * fine, height * fine), flags=cv2.INTER_LINEAR)
-    return large if fine == 1 else cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(large if fine == 1 else cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def lip_shadow(alpha: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
@@ -174,12 +177,12 @@ def lip_shadow(alpha: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     wide = cv2.GaussianBlur(alpha, (0, 0), sigmaX=0.06 * scale, sigmaY=0.03 * scale)
     down = cv2.warpAffine(near, np.array([[1, 0, 0], [0, 1, 0.015 * scale]]), alpha.shape[::-1])
     light = np.clip((down - 0.15) / 0.55, 0, 1) * (0.45 + 0.55 * np.clip((wide - 0.15) / 0.5, 0, 1))
-    return light.astype(np.float32)
+    return np.asarray(light, np.float32)
 
 
 def seam_share(alpha: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """1 where lips nearly touch, 0 where the mouth is open: a thin seam is lit through the lips, a deep one is not."""
-    return np.clip(1.3 - 2.2 * cv2.GaussianBlur(alpha, (0, 0), 0.03 * scale), 0, 1)
+    return np.asarray(np.clip(1.3 - 2.2 * cv2.GaussianBlur(alpha, (0, 0), 0.03 * scale), 0, 1), np.float32)
 
 
 def line_alpha(points: NDArray[np.float64], width: int, height: int, half: float) -> NDArray[np.float32]:
@@ -188,7 +191,7 @@ def line_alpha(points: NDArray[np.float64], width: int, height: int, half: float
     mask = np.zeros((height * fine, width * fine), np.uint8)
     line = np.round((points * fine + (fine - 1) / 2) * 16).astype(np.int32)
     cv2.polylines(mask, [line], False, 255, max(1, round(2 * half * fine)), cv2.LINE_AA, 4)
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return coverage(mask, width, height)
 
 
 def seamed(polygon: NDArray[np.float64], half: float) -> NDArray[np.float64]:
@@ -207,7 +210,23 @@ def polygon_alpha(polygon: NDArray[np.float64], width: int, height: int) -> NDAr
     fine = POLYGON_FINE
     mask = np.zeros((height * fine, width * fine), np.uint8)
     cv2.fillPoly(mask, [np.round((polygon * fine + (fine - 1) / 2) * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
-    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return coverage(mask, width, height)
+
+
+def coverage(mask: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
+    """Share [h, w] of a finer mask (255 inside) that covers each pixel."""
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.float32) / np.float32(255)
+
+
+def soft(alpha: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Gaussian blur of an alpha map."""
+    return np.asarray(cv2.GaussianBlur(alpha, (0, 0), sigma), np.float32)
+
+
+def read(picture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Pixels of a picture at the places [h, w, 2] of a backward map, bicubic."""
+    x, y = np.ascontiguousarray(where[..., 0]), np.ascontiguousarray(where[..., 1])
+    return np.asarray(cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101), np.uint8)
 
 
 def blend(out: NDArray[np.uint8], over: NDArray[np.float32], alpha: NDArray[np.float32], box: tuple[int, int, int, int]) -> None:
@@ -220,7 +239,7 @@ def blend(out: NDArray[np.uint8], over: NDArray[np.float32], alpha: NDArray[np.f
 
 def fit_affine(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     """Least-squares affine map [2, 3] of points [P, 2]."""
-    return np.linalg.lstsq(np.column_stack([source, np.ones(len(source))]), target, rcond=None)[0].T
+    return np.asarray(np.linalg.lstsq(np.column_stack([source, np.ones(len(source))]), target, rcond=None)[0].T, np.float64)
 
 
 def clip_box(x: int, y: int, w: int, h: int, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:

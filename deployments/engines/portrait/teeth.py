@@ -31,10 +31,10 @@ def teeth_color(skin: NDArray[np.float64], own: NDArray[np.float32] | None) -> N
     """Tooth colour [3]: the photo's own, or a warm white under the light that the skin shows."""
     if own is not None:
         solid = own[..., 3] > 0.9
-        return np.percentile(own[solid][:, :3], 60, axis=0).astype(np.float64)
-    light = skin @ [0.299, 0.587, 0.114]
+        return np.asarray(np.percentile(own[solid][:, :3], 60, axis=0), np.float64)
+    light = float(skin @ [0.299, 0.587, 0.114])
     cast = skin / max(light, 1.0) / np.array([1.25, 0.93, 0.72])
-    return np.clip(min(1.22 * light, 215.0) * np.array([1.0, 0.94, 0.85]) * cast**0.3, 0, 235)
+    return np.asarray(np.clip(min(1.22 * light, 215.0) * np.array([1.0, 0.94, 0.85]) * cast**0.3, 0, 235), np.float64)
 
 
 def tooth(width: float, height: float, down: bool, round_off: float) -> NDArray[np.float64]:
@@ -51,9 +51,7 @@ def draw_arch(
     frame: MouthFrame, color: NDArray[np.float64], widths: tuple[float, ...], heights: tuple[float, ...], edge: float, down: bool
 ) -> NDArray[np.float32]:
     """One row of teeth [h, w, 4], premultiplied, with gaps, rounding and shading of each tooth."""
-    layer = np.zeros((*frame.shape, 4), np.float32)
-    back_gum = gum(frame, color, widths, heights, edge, down)
-    layer[:] = back_gum
+    layer = gum(frame, color, widths, heights, edge, down)
     for side in (-1, 1):
         arc = 0.0
         for n, (width, height) in enumerate(zip(widths, heights, strict=True)):
@@ -67,10 +65,12 @@ def draw_arch(
             place[:, 2] = ARCH_RADIUS * (1 - np.cos(middle))
             light = (1.0, 0.95, 0.88, 0.72, 0.52)[n]
             paint(layer, frame, place, color * light, down)
-    return cv2.GaussianBlur(layer, (0, 0), max(0.35, 0.0045 * frame.unit))
+    return np.asarray(cv2.GaussianBlur(layer, (0, 0), max(0.35, 0.0045 * frame.unit)), np.float32)
 
 
-def paint(layer: NDArray[np.float32], frame: MouthFrame, place: NDArray[np.float64], color: NDArray[np.float64], down: bool) -> None:
+def paint(
+    layer: NDArray[np.float32], frame: MouthFrame, place: NDArray[np.float64], color: NDArray[np.float64], down: bool
+) -> None:
     """Paint one tooth over the layer, brightest in its middle, translucent and darker at the biting edge."""
     spots = frame.to_sprite(place)
     mask = np.zeros(frame.shape, np.uint8)
@@ -146,7 +146,7 @@ def own_teeth(
     if x < 0 or y < 0 or y + h > rgb.shape[0] or x + w > rgb.shape[1]:
         return None
     crop = rgb[y : y + h, x : x + w]
-    fine_rgb = cv2.resize(crop, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    fine_rgb = np.asarray(cv2.resize(crop, shape[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
     mask = np.zeros(shape, np.uint8)
     outline = (landmarks[list(LIPS_INNER), :2] - origin) * fine + (fine - 1) / 2
     cv2.fillPoly(mask, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
@@ -180,7 +180,7 @@ def tooth_row(toothy: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
     if count < 2:
         return np.zeros(toothy.shape, np.uint8)
     row = (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
-    return cv2.morphologyEx(row, cv2.MORPH_OPEN, kernel)
+    return np.asarray(cv2.morphologyEx(row, cv2.MORPH_OPEN, kernel), np.uint8)
 
 
 def grown(
