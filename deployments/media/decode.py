@@ -18,7 +18,7 @@ from deployments.media.probe import video_stream
 
 KEPT_FORMATS = {"yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"}
 FULL_RANGE_TWINS = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p"}
-UNSEEKABLE = {"mpeg", "mpegvideo", "gif"}  # no index: a seek may land inside a group of pictures
+UNSEEKABLE = {"mpeg", "mpegvideo", "mpegts", "gif"}  # no index: a seek may land inside a group of pictures
 REVERSE_BLOCK = 48  # frames held in memory while playing backwards
 DECODER_THREADS = 2
 
@@ -60,11 +60,15 @@ class YuvPicture:
         return self._rgb
 
     def paste(self, patch: Patch) -> None:
-        """Blend a patch: stored + alpha * (its colour - the present colour). Where they agree nothing changes."""
+        """Blend a patch: stored + alpha * (its colour - the present colour). Where they agree nothing changes.
+
+        What of the patch lies outside the picture is ignored.
+        """
+        patch = inside(patch, self._clip.width, self._clip.height)
         height, width = patch.alpha.shape
+        if height == 0 or width == 0:
+            return
         here = self.rgb()[patch.y : patch.y + height, patch.x : patch.x + width].astype(np.float32)
-        if here.shape[:2] != (height, width) or patch.x < 0 or patch.y < 0:
-            raise ValueError(f"patch {width}x{height} at ({patch.x}, {patch.y}) leaves the picture")
         difference = cv2.transform(patch.rgb - here, self._rule.difference_matrix()) * patch.alpha[..., None]
         x, y = self._stored_corner(patch.x, patch.y, width, height)
         self._own()
@@ -95,6 +99,15 @@ class YuvPicture:
             delta = delta[: values.shape[0] - py, : values.shape[1] - px]
             region = values[py : py + delta.shape[0], px : px + delta.shape[1]]
             region[:] = np.clip(region + np.rint(delta), 0, top).astype(values.dtype)
+
+
+def inside(patch: Patch, width: int, height: int) -> Patch:
+    """The part of a patch that lies inside a picture of width x height; empty where nothing does."""
+    rows, columns = patch.alpha.shape
+    left, top = max(0, -patch.x), max(0, -patch.y)
+    right, below = max(left, min(columns, width - patch.x)), max(top, min(rows, height - patch.y))
+    part = np.s_[top:below, left:right]
+    return Patch(patch.x + left, patch.y + top, patch.rgb[part], patch.alpha[part])
 
 
 def block_mean(values: NDArray[np.float32], x: int, y: int, step_x: int, step_y: int) -> tuple[NDArray[np.float32], int, int]:

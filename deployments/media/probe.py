@@ -20,6 +20,7 @@ MAX_PIXELS = 8192 * 4352
 MAX_STREAMS = 64
 MAX_FRAMES = 60 * 60 * 60 * 4  # four hours at 60 per second
 MIN_SIDE = 16
+LIMITED_RANGE = 1  # what a silent file means
 UNSPECIFIED = 2  # FFmpeg's "unspecified" for primaries, transfer and matrix
 
 
@@ -155,7 +156,7 @@ def colors(stream: VideoStream, frame: av.VideoFrame) -> dict[str, int]:
         "primaries": int(context.color_primaries or UNSPECIFIED),
         "trc": int(context.color_trc or UNSPECIFIED),
         "space": int(context.colorspace if context.colorspace is not None else UNSPECIFIED),
-        "range": int(frame.color_range or context.color_range or 0),
+        "range": int(frame.color_range or context.color_range or LIMITED_RANGE),
     }
 
 
