@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from deployments.contracts import Clip
 
 FULL_RANGE = 2
-LUMA = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+LUMA = {
+    1: (0.2126, 0.0722),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    4: (0.30, 0.11),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
 SWS_709, SWS_601, SWS_2020 = 1, 5, 9
 HD_LINES = 720  # untagged clips of at least this many lines are BT.709, smaller ones BT.601
 

@@ -89,9 +89,19 @@ def encode_new(
         if count == 0:
             raise RenderError(f"expected at least one frame for {out.name}, got none")
         clip = Clip(
-            path=chunk, width=width, height=height, rotation=0, codec="h264", pix_fmt=pix_fmt, bit_depth=8,
-            time_base=1 / Fraction(rate), pts=np.arange(count), keyframes=np.array([0]), duration=count / Fraction(rate),
-            average_rate=Fraction(rate), color=color,
+            path=chunk,
+            width=width,
+            height=height,
+            rotation=0,
+            codec="h264",
+            pix_fmt=pix_fmt,
+            bit_depth=8,
+            time_base=1 / Fraction(rate),
+            pts=np.arange(count),
+            keyframes=np.array([0]),
+            duration=count / Fraction(rate),
+            average_rate=Fraction(rate),
+            color=color,
         )
         stitch(clip, [chunk], clip.pts, sound, out)
 

@@ -40,7 +40,7 @@ def probe(path: Path) -> Clip:
     first = first_frame(path)
     if rate is None or rate <= 0 or len(pts) > 1:
         rate = mean_rate(pts, base) or rate or Fraction(25)
-    rotation = int(round(first.rotation / 90)) * 90 % 360
+    rotation = round(first.rotation / 90) * 90 % 360
     width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
     return Clip(
         path=path,

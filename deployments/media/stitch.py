@@ -16,10 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Clip
-from deployments.errors import LipSyncError, MediaError, OutputError, RenderError
+from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.container import open_input
 from deployments.media.sound import (
-    AAC_BLOCK, SoundPlan, cross_fade, decode_track, encode_blocks, fit_channels, frames_of, place, resample, track_rate,
+    AAC_BLOCK,
+    SoundPlan,
+    cross_fade,
+    decode_track,
+    encode_blocks,
+    fit_channels,
+    frames_of,
+    place,
+    resample,
+    track_rate,
 )
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -80,7 +89,12 @@ def _check_output(clip: Clip, out: Path) -> str:
 
 
 def _write(
-    clip: Clip, chunks: list[Path], pts: NDArray[np.int64], sound: SoundPlan | None, part: Path, kind: str,
+    clip: Clip,
+    chunks: list[Path],
+    pts: NDArray[np.int64],
+    sound: SoundPlan | None,
+    part: Path,
+    kind: str,
     metadata: dict[str, str],
 ) -> None:
     track = _plan_track(clip, pts, sound)
@@ -147,8 +161,13 @@ def _decoding_order(chunks: list[Path], frames: int) -> tuple[list[NDArray[np.in
 
 
 def _timed_packets(
-    clip: Clip, chunks: list[Path], pts: NDArray[np.int64], stream: av.VideoStream, extradata: bytes,
-    order: list[NDArray[np.int64]], delay: int,
+    clip: Clip,
+    chunks: list[Path],
+    pts: NDArray[np.int64],
+    stream: av.VideoStream,
+    extradata: bytes,
+    order: list[NDArray[np.int64]],
+    delay: int,
 ) -> Packets:
     typical = int(np.median(np.diff(pts))) if len(pts) > 1 else max(1, round(1 / (clip.average_rate * clip.time_base)))
     lead = pts[0] - typical * np.arange(delay, 0, -1)
@@ -209,14 +228,14 @@ def _copied_packets(path: Path, index: int, stream: av.AudioStream, replaced: di
         source = container.streams[index]
         rate = source.codec_context.sample_rate
         for packet in container.demux(source):
-            if packet.size == 0 or packet.pts is None and packet.dts is None:
+            if packet.size == 0 or (packet.pts is None and packet.dts is None):
                 continue
+            chosen = packet
             if replaced is not None and packet.pts is not None:
                 stamp = round(packet.pts * packet.time_base * rate)
-                if stamp in replaced:
-                    packet = replaced[stamp]
-            packet.stream = stream
-            yield packet
+                chosen = replaced.get(stamp, packet)
+            chosen.stream = stream
+            yield chosen
 
 
 class _Track:
@@ -240,7 +259,9 @@ def _plan_track(clip: Clip, pts: NDArray[np.int64], plan: SoundPlan | None) -> _
         rate = track_rate(plan.rate)
         new = fit_channels(resample(plan.samples, plan.rate, rate), 1)
         total = round(length * rate)
-        mixed = cross_fade(np.zeros((total, 1), np.float32), place(new, 0, total), _spans(plan, rate, 0, total), round(FADE_SECONDS * rate))
+        mixed = cross_fade(
+            np.zeros((total, 1), np.float32), place(new, 0, total), _spans(plan, rate, 0, total), round(FADE_SECONDS * rate)
+        )
         return _whole_track(mixed, rate, start, length, "")
     return _mixed_track(clip, plan, start, length)
 
@@ -269,8 +290,14 @@ def _mixed_track(clip: Clip, plan: SoundPlan, start: Fraction, length: Fraction)
     if outside or not _can_splice(clip, channels, total):
         name = clip.audio[0].codec
         note = f"sound encoded again as a whole (source {name})"
-        return _whole_track(mixed if channels <= 2 else fit_channels(mixed, 2), rate if rate in (44100, 48000) else track_rate(rate),
-                            origin, Fraction(total, rate), note, rate)
+        return _whole_track(
+            mixed if channels <= 2 else fit_channels(mixed, 2),
+            rate if rate in (44100, 48000) else track_rate(rate),
+            origin,
+            Fraction(total, rate),
+            note,
+            rate,
+        )
     return _spliced_track(clip, mixed, rate, channels, origin, spans)
 
 

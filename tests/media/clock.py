@@ -59,7 +59,10 @@ def make(
             stream.codec_context.color_range = 1
         if rotation:
             stream.set_display_rotation(rotation)
-        tracks = [(container.add_stream(name, rate=48000 if name == "libopus" else 44100, layout="stereo"), seconds) for name, seconds in sounds]
+        tracks = [
+            (container.add_stream(name, rate=48000 if name == "libopus" else 44100, layout="stereo"), seconds)
+            for name, seconds in sounds
+        ]
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(_stored(number, size, rotation), format="rgb24")
             frame = frame.reformat(format=pix_fmt, dst_colorspace=1 if color == 1 else 5, dst_color_range=1)

@@ -16,7 +16,9 @@ from deployments.media.decode import YuvPicture, plane_array
 FORMATS = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"]
 
 
-def make(rotation: int = 0, pix_fmt: str = "yuv420p", size: tuple[int, int] = (64, 48), space: int = 1, full: bool = False) -> YuvPicture:
+def make(
+    rotation: int = 0, pix_fmt: str = "yuv420p", size: tuple[int, int] = (64, 48), space: int = 1, full: bool = False
+) -> YuvPicture:
     """A picture of smooth noise, as a decoder would give it."""
     rng = np.random.default_rng(7)
     deep = pix_fmt.endswith("10le")
@@ -24,7 +26,9 @@ def make(rotation: int = 0, pix_fmt: str = "yuv420p", size: tuple[int, int] = (6
     frame.pts, frame.time_base = 0, Fraction(1, 25)
     for k, plane in enumerate(frame.planes):
         values = plane_array(plane, 10 if deep else 8)
-        coarse = rng.integers(*((110, 146) if k else (70, 180)), (values.shape[0] // 8 + 1, values.shape[1] // 8 + 1)) * (4 if deep else 1)
+        coarse = rng.integers(*((110, 146) if k else (70, 180)), (values.shape[0] // 8 + 1, values.shape[1] // 8 + 1)) * (
+            4 if deep else 1
+        )
         values[:] = np.kron(coarse, np.ones((8, 8), int))[: values.shape[0], : values.shape[1]]
     turned = rotation in (90, 270)
     clip = Clip(

@@ -22,7 +22,7 @@ from deployments.media.sound import SoundPlan, read_sound
 from deployments.media.stitch import stitch
 
 sys.path.insert(0, str(Path(__file__).parent))
-import clock  # noqa: E402
+import clock
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_cut_download_with_its_index_in_front(tmp_path: Path, clip_path: Path)
     stitch(clip, [tmp_path / "c.mkv"], clip.pts, None, tmp_path / "fast.mp4")
     whole = (tmp_path / "fast.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 6 // 10])
-    with pytest.raises(MediaError, match="truncated|complete"):
+    with pytest.raises(MediaError, match=r"truncated|complete"):
         probe(tmp_path / "cut.mp4")
 
 

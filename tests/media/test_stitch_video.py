@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import resource
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,7 +17,6 @@ from deployments.errors import OutputError, RenderError
 from deployments.media.decode import decode, decode_order
 from deployments.media.encode import EncodeOptions, encode_chunk, encode_new
 from deployments.media.probe import probe
-from deployments.media.sound import read_sound
 from deployments.media.stitch import stitch
 
 _SPEC = importlib.util.spec_from_file_location("media_clock", Path(__file__).with_name("conftest.py"))
