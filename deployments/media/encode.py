@@ -177,8 +177,9 @@ def _add_stream(
 def _h264_options(options: EncodeOptions, period: int) -> dict[str, str]:
     params = f"keyint={period}:open-gop=0:stitchable=1"
     if options.quality == "lossless":
-        return {"preset": "veryfast", "qp": "0", "x264-params": params}
-    return {"preset": "veryfast", "crf": str(CRF[options.quality]), "x264-params": params}
+        return {"preset": "superfast", "qp": "0", "x264-params": params}
+    preset = "veryfast" if options.quality == "small" else "superfast"  # a third less time for twice the bits
+    return {"preset": preset, "crf": str(CRF[options.quality]), "x264-params": params}
 
 
 def _hevc_options(options: EncodeOptions, period: int) -> dict[str, str]:
