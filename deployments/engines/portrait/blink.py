@@ -13,7 +13,7 @@ from deployments.engines.portrait.mesh import FACE_POINTS, LEFT_EYE, RIGHT_EYE
 CLOSE, OPEN = (0.35, 0.85), (1.0, 0.7, 0.35, 0.1)  # lid closure per frame at 25 fps, going down and up
 MIN_GAP, MAX_GAP = 2.0, 6.0  # seconds between blinks
 LID_LIGHT = 0.9  # lids lie a little in the brow's shade
-LASH_REACH = 0.05  # eye distances around the eye in which lashes and the lid's crease lie
+LASH_REACH = 0.062  # eye distances around the eye in which lashes and the lid's crease lie
 MIN_OPEN = 0.14  # eye height over width below which a photo's eyes count as closed
 LOWER_SHARE = 0.12  # of the way that the lower lid makes
 
@@ -52,14 +52,14 @@ def skin_over(
         light = view.mean(axis=2)
         if gap.all() or not gap.any():
             continue
-        weight = (~gap & (light > 0.62 * np.percentile(light[~gap], 70))).astype(np.float32)
+        weight = (~gap & (light > 0.5 * np.percentile(light[~gap], 70))).astype(np.float32)
         sigma = 0.05 * scale
         amount = cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
         mean = cv2.GaussianBlur(view * weight[..., None], (0, 0), sigma) / np.maximum(amount, 1e-4)
         cheek = np.median(view[weight > 0], axis=0) if weight.any() else view.mean(axis=(0, 1))
         warm = cheek * (mean.mean(axis=2, keepdims=True) / max(float(cheek.mean()), 1.0))
         mean = (mean + warm) / 2  # light from the place, tint from the skin: lashes and whites leak grey
-        soft = cv2.GaussianBlur(gap.astype(np.float32), (0, 0), 0.015 * scale)[..., None]
+        soft = cv2.GaussianBlur(gap.astype(np.float32), (0, 0), 0.02 * scale)[..., None]
         soft = soft * np.clip(amount / 0.01, 0, 1)
         out[part] = np.clip(view + (LID_LIGHT * mean - view) * soft, 0, 255).astype(np.uint8)
     return out

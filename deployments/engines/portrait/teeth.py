@@ -22,8 +22,9 @@ ARCH_RADIUS = 0.29  # eye distances
 UPPER_EDGE = 0.028  # the upper incisors end a little below the line where closed lips meet
 LOWER_EDGE = 0.03
 MIN_OWN_GAP = 0.055  # inner-lip gap in eye distances from which a photo's own teeth can be used
-MIN_OWN_SHARE = 0.4  # of the opening must be teeth
+MIN_OWN_SHARE = 0.42  # of the opening must be teeth
 MIN_OWN_WIDTH = 0.55  # of the opening's width
+MIN_OWN_HEIGHT = 0.045  # eye distances
 MIN_OWN_SOLID = 0.75  # of the closed row must be tooth pixels
 
 
@@ -150,12 +151,14 @@ def own_teeth(
     mask = np.zeros(shape, np.uint8)
     outline = (landmarks[list(LIPS_INNER), :2] - origin) * fine + (fine - 1) / 2
     cv2.fillPoly(mask, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
-    toothy = tooth_pixels(fine_rgb, mask > 0, skin)
+    toothy = first_row(tooth_pixels(fine_rgb, mask > 0, skin), round(0.008 * scale * fine))
     solid = tooth_row(toothy, max(3, round(0.03 * scale * fine)))
     columns, wide = np.flatnonzero(solid.any(axis=0)), np.ptp(np.flatnonzero((mask > 0).any(axis=0)))
     if toothy.sum() < MIN_OWN_SHARE * (mask > 0).sum() or len(columns) < MIN_OWN_WIDTH * wide:
         return None
     if toothy.sum() < MIN_OWN_SOLID * solid.sum():
+        return None
+    if np.median(solid.sum(axis=0)[columns]) < MIN_OWN_HEIGHT * scale * fine:
         return None
     return grown(fine_rgb, toothy, solid, 0.045 * scale * fine, fine)
 
@@ -171,6 +174,17 @@ def tooth_pixels(rgb: NDArray[np.uint8], inside: NDArray[np.bool_], skin: NDArra
     if bright < 110 or red > min(lip_red - 5, skin_red - 3):
         return np.zeros_like(inside)
     return inside & (lab[..., 0] > 0.62 * bright) & (lab[..., 1] < red + 0.5 * (lip_red - red))
+
+
+def first_row(toothy: NDArray[np.bool_], tolerance: int) -> NDArray[np.bool_]:
+    """The teeth [h, w] above the first dark gap of each column: the lower row belongs to the jaw.
+
+    Gaps of up to `tolerance` pixels do not count.
+    """
+    kernel = np.ones((tolerance + 1, 1), np.uint8)
+    closed = np.asarray(cv2.morphologyEx(toothy.astype(np.uint8), cv2.MORPH_CLOSE, kernel), np.int32)
+    starts = np.diff(closed, axis=0, prepend=0) > 0
+    return toothy & (np.cumsum(starts, axis=0) <= 1)
 
 
 def tooth_row(toothy: NDArray[np.bool_], reach: int) -> NDArray[np.uint8]:
