@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -56,29 +55,25 @@ def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
     """
     _one_thread()
     started = time.monotonic()
-    part = task.out.with_name(f"part-{os.getpid()}-{task.out.name}")
     try:
-        patched = _render(task, part, tick)
-        os.replace(part, task.out)
+        patched = _render(task, tick)
     except LipSyncError:
         raise
     except OSError as error:
-        raise OutputError(f"expected room and write access at {part.parent}, got: {error}") from error
+        raise OutputError(f"expected room and write access at {task.out.parent}, got: {error}") from error
     except Exception as error:
         where = f"frames {task.span.start} to {task.span.stop - 1}"
         raise RenderError(f"{task.engine}: {where} failed: {type(error).__name__}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return ChunkResult(task.span, task.out, patched, time.monotonic() - started)
 
 
-def _render(task: ChunkTask, part: Path, tick: Tick) -> int:
+def _render(task: ChunkTask, tick: Tick) -> int:
     motion, track = load_motion(task.motion), load_track(task.track)
     frames = len(motion.weight)
     if task.order is not None or frames != len(track.usable):
         track = pick_rows(track, np.arange(frames) if task.order is None else task.order)
     painted = _Painted(task, get_engine(task.engine), motion, track, tick)
-    encoded = encode_chunk(task.clip, iter(painted), task.encode, part)
+    encoded = encode_chunk(task.clip, iter(painted), task.encode, task.out)
     if encoded != len(task.span):
         raise RenderError(f"expected {len(task.span)} frames from {task.span.start} on, got {encoded}")
     return painted.patched

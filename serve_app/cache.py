@@ -63,7 +63,7 @@ class Cache:
         """Folder of a job's chunks; those of an interrupted identical job are still in it."""
         folder = self.folder / "jobs" / key
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob("part-*"):
+        for part in folder.glob(".*.part.*"):
             part.unlink(missing_ok=True)
         return folder
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+import wave
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,42 @@ def test_models_and_weights(tmp_path: Path) -> None:
     done = lipsync("weights", "list", cache=tmp_path)
     assert done.returncode == 0 and "face_landmarker.task" in done.stdout
     assert lipsync("weights", "verify", cache=tmp_path).returncode == 4
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_everything_within_two_seconds(tmp_path: Path, face_clip: Path, shared_cache: Path) -> None:
+    long = tmp_path / "long.wav"
+    with wave.open(str(long), "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes(bytes(2 * 8000 * 240))
+    command = [sys.executable, "-m", "serve_app", "sync", face_clip, "--audio", long, "--sync-mode", "loop"]
+    command += ["--engine", "fake", "--workers", "2", "-o", tmp_path / "out.mp4", "--no-report"]
+    environment = {**os.environ, "LIPSYNC_CACHE": str(shared_cache)}
+    running = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    limit = time.monotonic() + 120
+    while not list(shared_cache.glob("jobs/*/.*.part.*")):
+        assert running.poll() is None and time.monotonic() < limit
+        time.sleep(0.05)
+    started = time.monotonic()
+    os.killpg(running.pid, signal.SIGINT)
+    said = running.communicate(timeout=30)[1]
+    assert time.monotonic() - started < 4, "two seconds, and as much for a busy machine"
+    assert running.returncode == 130 and "lipsync: stopped" in said and "Traceback" not in said
+    assert not list(tmp_path.glob("*.mp4")) and not list(tmp_path.glob(".out*"))
+    assert nobody_left(running.pid, started + 4)
+
+
+def nobody_left(group: int, limit: float) -> bool:
+    """True as soon as a process group is empty."""
+    while time.monotonic() < limit:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def check(done: subprocess.CompletedProcess[str], code: int, out: Path | None) -> None:
