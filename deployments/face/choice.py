@@ -11,6 +11,9 @@ from deployments.errors import OptionError
 from deployments.face.detect import FaceBox, overlap
 
 
+MIN_OVERLAP = 0.05  # of the asked box: a box drawn by hand is coarse
+
+
 @dataclass(frozen=True)
 class FaceChoice:
     """A rule that picks one of the detected faces."""
@@ -19,19 +22,15 @@ class FaceChoice:
     index: int = 0  # from the left, for "index"
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # x, y, w, h in pixels, for "box"
 
-    def pick(self, faces: Sequence[FaceBox]) -> FaceBox | None:
-        """The chosen face of a frame, or None."""
-        if not faces:
-            return None
+    def rank(self, faces: Sequence[FaceBox]) -> list[FaceBox]:
+        """Faces of a frame that fit the rule, best first; the next is tried where a detection turns out to be none."""
         if self.rule == "largest":
-            return max(faces, key=lambda f: f.size)
+            return sorted(faces, key=lambda f: -f.size)
         if self.rule == "index":
-            ordered = sorted(faces, key=lambda f: f.center[0])
-            return ordered[self.index] if self.index < len(ordered) else None
+            return sorted(faces, key=lambda f: f.center[0])[self.index : self.index + 1]
         x, y, w, h = self.box
         wanted = FaceBox((x + w / 2, y + h / 2), max(w, h), 0.0, 1.0)
-        best = max(faces, key=lambda f: overlap(f, wanted))
-        return best if overlap(best, wanted) > 0.05 else None
+        return [f for f in sorted(faces, key=lambda f: -overlap(f, wanted)) if overlap(f, wanted) > MIN_OVERLAP]
 
 
 def parse_choice(text: str, clip: Clip | None) -> FaceChoice:

@@ -127,15 +127,14 @@ class FrameTracker:
         return (points, score) if score >= MIN_PRESENCE else None
 
     def _search(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
-        face = self._choice.pick(self._detector.faces(rgb))
-        if face is None:
-            return None
-        # the detector's box is coarse: one pass finds the points, the next looks through their own window
-        points, score = self._landmarker.points(rgb, roi_of_box(face))
-        if score < MIN_PRESENCE:
-            return None
-        points, score = self._landmarker.points(rgb, roi_of_points(points), self._passes)
-        return (points, score) if score >= MIN_PRESENCE else None
+        for face in self._choice.rank(self._detector.faces(rgb)):
+            # the detector's box is coarse: one pass finds the points, the next looks through their own window
+            points, score = self._landmarker.points(rgb, roi_of_box(face))
+            if score >= MIN_PRESENCE:
+                points, score = self._landmarker.points(rgb, roi_of_points(points), self._passes)
+            if score >= MIN_PRESENCE:
+                return points, score
+        return None
 
 
 def is_usable(points: NDArray[np.float32], shape: tuple[int, ...]) -> bool:

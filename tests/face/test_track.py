@@ -64,10 +64,10 @@ def test_picture_without_a_face(astronaut: np.ndarray) -> None:
 
 def test_choices() -> None:
     left, right = FaceBox((50, 50), 40, 0, 0.9), FaceBox((200, 60), 80, 0, 0.8)
-    assert parse_choice("largest", None).pick([left, right]) is right
-    assert parse_choice("0", None).pick([right, left]) is left
-    assert parse_choice("2", None).pick([left, right]) is None
-    assert parse_choice("30,30,40,40", None).pick([right, left]) is left
+    assert parse_choice("largest", None).rank([left, right]) == [right, left]
+    assert parse_choice("0", None).rank([right, left]) == [left]
+    assert parse_choice("2", None).rank([left, right]) == []
+    assert parse_choice("30,30,40,40", None).rank([right, left]) == [left]
     assert overlap(left, left) == pytest.approx(1.0)
     for wrong in ("biggest", "1,2,3", "1,2,0,5"):
         with pytest.raises(OptionError):
