@@ -23,7 +23,9 @@ FRAME_RATE = RATE / HOP
 LOWEST_HZ = 50.0
 HIGHEST_HZ = 7600.0
 ACTIVE_DB = 35.0
-FLOOR = 1e-8
+# Below this a frame is quieter than the last bit of 16-bit sound; such a file has nothing to be normalised by.
+SILENT_POWER = 1e-6
+SILENT_LEVEL = -6.0
 
 
 @lru_cache(maxsize=1)
@@ -66,7 +68,9 @@ def normalise(power: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(power) == 0:
         return np.zeros((0, BANDS), np.float32)
     loudness = power.sum(1)
-    peak = max(float(np.percentile(loudness, 99)), FLOOR)
+    peak = float(np.percentile(loudness, 99))
+    if peak <= SILENT_POWER:
+        return np.full(power.shape, SILENT_LEVEL, np.float32)
     log = np.log(np.maximum(power, peak / BANDS * 1e-7))
     active = loudness >= peak * 10 ** (-ACTIVE_DB / 10)
     mean = log[active].mean(0)

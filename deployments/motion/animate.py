@@ -12,6 +12,8 @@ from deployments.contracts import LIP_COEFFICIENTS, Motion, Speech
 from deployments.errors import OptionError
 from deployments.motion.head import Prediction, load_head, predict
 from deployments.motion.lip_space import LipSpace
+from deployments.motion.phonemes import BILABIAL as BILABIAL_CLASS
+from deployments.motion.phonemes import classes_of
 from deployments.motion.template import TemplateMouth
 
 Floats = NDArray[np.float32]
@@ -21,7 +23,7 @@ SMALLEST_SPREAD = 0.5
 PAUSE_SECONDS = 0.16
 EASE_SECONDS = 0.1
 SILENT = 0.5
-BILABIAL = 0.5
+BILABIAL = 0.3
 CLOSE_EASE = 0.07
 
 
@@ -60,7 +62,7 @@ def make_motion(
     at_frames = np.stack([np.interp(times, steps, column) for column in moved.T], 1)
     coefficients = at_frames + quiet[:, None] * (template.rest - at_frames)
     if options.closures and options.expression > 0:
-        coefficients = close_lips(coefficients, closure_weight(prediction, times), template)
+        coefficients = close_lips(coefficients, closure_weight(prediction, speech, times), template)
     info = {
         "source": "phoneme net and shared head" + (" with the template's own correction" if template.residual else ""),
         "template_offset_ms": round(template.offset.seconds * 1000),
@@ -100,12 +102,17 @@ def pause_weight(prediction: Prediction, times: Doubles, seconds: float) -> Doub
     return ramp * ramp * (3 - 2 * ramp)
 
 
-def closure_weight(prediction: Prediction, times: Doubles) -> Doubles:
-    """How much lips must be closed [T], 0..1: 1 at p, b and m, for at least one frame, eased over 70 ms."""
+def closure_weight(prediction: Prediction, speech: Speech, times: Doubles) -> Doubles:
+    """How much lips must be closed [T], 0..1: 1 at p, b and m, for at least one frame, eased over 70 ms.
+
+    Heard by the net, and told by the voice where the speech carries its phonemes.
+    """
+    heard = [(start * 0.02, stop * 0.02) for start, stop in _runs(prediction.bilabial > BILABIAL)]
+    told = [(start, end) for symbol, start, end in speech.phonemes if BILABIAL_CLASS in classes_of(symbol)]
     weight = np.zeros(len(times))
     frame = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
-    for start, stop in _runs(prediction.bilabial > BILABIAL):
-        middle, half = (start + stop) * 0.01, max((stop - start) * 0.01 - 0.01, frame / 2)
+    for start, stop in heard + told:
+        middle, half = (start + stop) / 2, max((stop - start) / 2 - 0.01, frame / 2)
         beyond = np.abs(times - middle) - half
         weight = np.maximum(weight, np.clip(1 - beyond / CLOSE_EASE, 0, 1))
     return weight * weight * (3 - 2 * weight)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.contracts import LIP_COEFFICIENTS, Speech
-from deployments.motion.animate import make_motion
+from deployments.motion.animate import BILABIAL, make_motion
 from deployments.motion.clip_data import SpokenClip, list_clips, load_clip
 from deployments.motion.head import APERTURE, Prediction, predict
 from deployments.motion.lip_space import LIP_JAW, LIP_POINTS, LipSpace, aperture_of
@@ -93,7 +93,7 @@ def _closures(
     prediction: Prediction, heard: NDArray[np.float64], true: Floats, made: Floats
 ) -> tuple[float, float, float]:
     """Share of bilabials at which the true and the made mouth are in their lowest quarter, and how many there were."""
-    mask = np.concatenate([[False], prediction.bilabial > 0.5, [False]]).astype(int)
+    mask = np.concatenate([[False], prediction.bilabial > BILABIAL, [False]]).astype(int)
     starts, stops = np.flatnonzero(np.diff(mask) == 1), np.flatnonzero(np.diff(mask) == -1)
     # Both against the tracked mouth's own quarter: the made one rests closed in pauses, which would move its quarter.
     limit = np.percentile(true, CLOSED_SHARE)

@@ -64,9 +64,9 @@ class LipSpace:
         return np.einsum("tk,kpc->tpc", coefficients, self.basis).astype(np.float32)
 
     def aperture(self, coefficients: Floats) -> Floats:
-        """Gap between the inner lips [T] in eye distances, of coefficients [T, 8]; a rough figure across subjects."""
+        """Vertical gap between the inner lips [T] in eye distances, of coefficients [T, 8]; below 0 lips would cross."""
         shape = self.mean + self.decode(coefficients)
-        return np.linalg.norm(shape[:, _LOWER, :2] - shape[:, _UPPER, :2], axis=1).astype(np.float32)
+        return (shape[:, _LOWER, 1] - shape[:, _UPPER, 1]).astype(np.float32)
 
     def width(self, coefficients: Floats) -> Floats:
         """Distance of the mouth corners [T] in eye distances, of coefficients [T, 8]."""
@@ -75,8 +75,8 @@ class LipSpace:
 
 
 def aperture_of(points: Floats) -> Floats:
-    """Gap between the inner lips [T] in eye distances, of canonical points [T, 478, 3]."""
-    return np.asarray(np.linalg.norm(points[:, LOWER_INNER_LIP, :2] - points[:, UPPER_INNER_LIP, :2], axis=1), np.float32)
+    """Vertical gap between the inner lips [T] in eye distances, of canonical points [T, 478, 3]."""
+    return np.asarray(points[:, LOWER_INNER_LIP, 1] - points[:, UPPER_INNER_LIP, 1], np.float32)
 
 
 def fit_lip_space(speakers: Sequence[Sequence[Floats]]) -> tuple[LipSpace, NDArray[np.float64]]:

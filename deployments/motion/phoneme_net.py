@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from deployments.audio.features import BANDS, mel_power, normalise
+from deployments.audio.features import BANDS, SILENT_POWER, mel_power, normalise
 from deployments.errors import WeightsError
-from deployments.motion.phonemes import CLASSES
+from deployments.motion.phonemes import CLASSES, SILENCE
 
 CHANNELS = 192
 DILATIONS = (1, 2, 4, 8, 1, 2, 4, 8)
@@ -115,9 +115,12 @@ def features_of_power(
         low, high = max(0, start - CONTEXT_STEPS), min(steps, stop + CONTEXT_STEPS)
         with torch.inference_mode():
             inner, logits = network(torch.from_numpy(np.ascontiguousarray(mel[2 * low : 2 * high].T))[None])
-            posterior = torch.softmax(logits[0], 0)
+            shares = torch.softmax(logits[0], 0).T.numpy()
         kept = slice(start - low, stop - low)
         hidden.append(inner[0].T.numpy()[kept])
-        posteriors.append(posterior.T.numpy()[kept])
+        posteriors.append(shares[kept])
+    posterior = np.concatenate(posteriors)
+    dead = np.resize(power.sum(1), 2 * steps).reshape(steps, 2).max(1) <= SILENT_POWER
+    posterior[dead] = np.eye(len(CLASSES), dtype=np.float32)[SILENCE]
     small = mel.reshape(steps, 2, SMALL_BANDS, BANDS // SMALL_BANDS).mean((1, 3))
-    return np.concatenate([np.concatenate(hidden), small], 1), np.concatenate(posteriors)
+    return np.concatenate([np.concatenate(hidden), small], 1), posterior
