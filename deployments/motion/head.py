@@ -76,6 +76,11 @@ class HeadEnsemble(nn.Module):
         return (torch.stack([head(x) for head in self.heads]).mean(0) + self.linear(x)) / 2
 
 
+def step_times(steps: int) -> NDArray[np.float64]:
+    """Centres [S] of the steps in seconds."""
+    return np.asarray((np.arange(steps) + 0.5) * STEP_SECONDS, np.float64)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What speech tells of the mouth, step k centred on (k + 0.5) * 20 ms."""
@@ -87,7 +92,7 @@ class Prediction:
 
     def step_times(self) -> NDArray[np.float64]:
         """Centres [S] of the steps in seconds."""
-        return (np.arange(len(self.outputs)) + 0.5) * STEP_SECONDS
+        return step_times(len(self.outputs))
 
     def outputs_at(self, times: NDArray[np.float64]) -> Floats:
         """Outputs [T, 9] at times [T] in seconds, linear between steps, held beyond the ends."""

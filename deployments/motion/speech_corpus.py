@@ -138,7 +138,7 @@ class Espeak:
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, utf8, None, None)
         if not self._sound:
             return np.zeros(0, np.float32), ()
-        samples = np.concatenate(self._sound).astype(np.float32) / 32768
+        samples = np.concatenate(self._sound).astype(np.float32) / np.float32(32768)
         ends = [start for _, start in self._starts[1:]] + [len(samples) / self.rate]
         timings = ((s.strip(f" {tts.STRESS}"), a, b) for (s, a), b in zip(self._starts, ends, strict=True))
         return samples, tuple(timings)

@@ -15,6 +15,7 @@ Floats = NDArray[np.float32]
 
 # Which outputs tell the offset: opening, width, and the aperture itself.
 OFFSET_WEIGHTS = (0.5, 0.25, 0, 0, 0, 0, 0, 0, 1.0)
+NO_OFFSET = AvOffset(0.0, 0.0)
 SILENT = 0.7
 MIN_SILENT_FRAMES = 10
 REST_SHARE = 25
@@ -50,7 +51,7 @@ class TemplateMouth:
     p99: Floats  # [8]
     rest: Floats  # [8] the mouth in silence
     closed: float  # 5th percentile of the aperture, eye distances
-    offset: AvOffset = AvOffset(0.0, 0.0)
+    offset: AvOffset = NO_OFFSET
     residual: Residual | None = None
 
 
@@ -65,7 +66,7 @@ def measure_template(
     own, when = coefficients[usable].astype(np.float32), np.asarray(times)[usable]
     aperture = LipSpace.load().aperture(own)
     silent = np.zeros(len(own), bool)
-    offset, residual = AvOffset(0.0, 0.0), None
+    offset, residual = NO_OFFSET, None
     if sound is not None and len(sound) >= 1600 and np.abs(sound).max() > 1e-4:
         prediction = predict(sound)
         measured = standardised(own, aperture)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from deployments.motion.clip_data import SpokenClip, list_clips, load_clip
-from deployments.motion.head import APERTURE, FEATURES, HEAD_FILE, LINEAR_TAPS, OUTPUTS, HeadEnsemble, run_head
+from deployments.motion.head import APERTURE, FEATURES, HEAD_FILE, LINEAR_TAPS, OUTPUTS, HeadEnsemble, run_head, step_times
 from deployments.motion.lip_space import LipSpace, aperture_of, fit_lip_space, save_lip_space
 from deployments.motion.offset import AvOffset, correlation, estimate_offset
 from deployments.motion.phoneme_net import STEP_SECONDS, save_weights, speech_features
@@ -98,7 +98,7 @@ def with_offsets(examples: Sequence[Example], predicted: Sequence[Floats]) -> li
     """Examples with the offset of their speaker: the median over his clips, judged by the predictions [S, 9]."""
     found: dict[str, list[AvOffset]] = {}
     for example, outputs in zip(examples, predicted, strict=True):
-        steps = (np.arange(len(outputs)) + 0.5) * STEP_SECONDS
+        steps = step_times(len(outputs))
         guess = estimate_offset(steps, outputs, example.times, example.measured, OFFSET_WEIGHTS)
         found.setdefault(example.speaker, []).append(guess)
     medians = {name: float(np.median([o.seconds for o in offsets])) for name, offsets in found.items()}
@@ -144,6 +144,7 @@ def _fit_linear(
     ridge = RIDGE * np.diag(np.concatenate([np.ones(FEATURES), np.zeros(1)]))
     solved = np.linalg.solve(gram / total + ridge, moment / total).astype(np.float32)
     ensemble.linear.weight.copy_(torch.from_numpy(solved[:-1].T[:, :, None] * LINEAR_TAPS.astype(np.float32)))
+    assert ensemble.linear.bias is not None
     ensemble.linear.bias.copy_(torch.from_numpy(solved[-1]))
 
 
@@ -225,7 +226,7 @@ def leave_speakers_out(
 
 def judge(example: Example, outputs: Floats) -> dict[str, float]:
     """Correlations of outputs [S, 9] with the tracked mouth, offset from the first 60 % of the clip."""
-    steps = (np.arange(len(outputs)) + 0.5) * STEP_SECONDS
+    steps = step_times(len(outputs))
     first = len(example.times) * 6 // 10
     offset = estimate_offset(steps, outputs, example.times[:first], example.measured[:first], OFFSET_WEIGHTS)
     at = example.times - offset.seconds
