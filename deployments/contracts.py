@@ -167,6 +167,14 @@ class Picture(Protocol):
         """Upright picture [H, W, 3], RGB."""
         ...
 
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright picture."""
+        ...
+
+    def window(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """The part [height, width, 3] of `rgb()` at (x, y), inside the picture; cheaper than all of it."""
+        ...
+
     def paste(self, patch: Patch) -> None:
         """Blend a patch into the stored planes, in place."""
         ...

@@ -8,6 +8,7 @@ from importlib import import_module
 from deployments.contracts import Engine
 from deployments.errors import OptionError
 
+
 @dataclass(frozen=True)
 class Entry:
     """Where an engine is, and what `lipsync models` says of it."""

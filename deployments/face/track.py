@@ -117,7 +117,7 @@ class FrameTracker:
         return FrameRow(self._last, score, is_usable(self._last, rgb.shape), cut)
 
     def _is_cut(self, rgb: NDArray[np.uint8]) -> bool:
-        thumb = cv2.resize(rgb[::4, ::4], THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+        thumb = cv2.resize(rgb[::8, ::8], THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
         last, self._thumb = self._thumb, thumb
         return last is not None and float(np.abs(thumb - last).mean()) > CUT_LEVEL
 

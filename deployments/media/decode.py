@@ -21,6 +21,7 @@ FULL_RANGE_TWINS = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "y
 UNSEEKABLE = {"mpeg", "mpegvideo", "mpegts", "gif"}  # no index: a seek may land inside a group of pictures
 REVERSE_BLOCK = 48  # frames held in memory while playing backwards
 DECODER_THREADS = 2
+BLOCK = 8  # pixels: a whole number of chroma blocks, and what the colour converter takes at once
 
 
 def working_format(clip: Clip) -> str:
@@ -49,15 +50,36 @@ class YuvPicture:
     def rgb(self) -> NDArray[np.uint8]:
         """Upright picture [H, W, 3] uint8 RGB; read only."""
         if self._rgb is None:
-            view = self._frame.reformat(
-                format="rgb24",
-                src_colorspace=self._rule.sws_space(),
-                dst_colorspace=self._rule.sws_space(),
-                src_color_range=2 if self._rule.full else 1,
-                dst_color_range=2,
-            )
-            self._rgb = np.ascontiguousarray(np.rot90(view.to_ndarray(), self._turns))
+            self._rgb = np.ascontiguousarray(np.rot90(self._to_rgb(self._frame), self._turns))
         return self._rgb
+
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright picture."""
+        return self._clip.height, self._clip.width
+
+    def window(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """The part [height, width, 3] of `rgb()` at (x, y), which must lie inside the picture."""
+        if self._rgb is not None or self._frame.width % 2 or self._frame.height % 2:  # odd sizes are converted otherwise
+            return self.rgb()[y : y + height, x : x + width]
+        left, top = self._stored_corner(x, y, width, height)
+        wide, high = (height, width) if self._turns % 2 else (width, height)
+        # whole chroma blocks, and one more on each side for converters that smooth chroma
+        x0, y0 = max(0, left // BLOCK - 1) * BLOCK, max(0, top // BLOCK - 1) * BLOCK
+        x1 = min(self._frame.width, (-(-(left + wide) // BLOCK) + 1) * BLOCK)
+        y1 = min(self._frame.height, (-(-(top + high) // BLOCK) + 1) * BLOCK)
+        part = self._to_rgb(cut_frame(self._frame, x0, y0, x1, y1, self._rule.depth))
+        part = part[top - y0 : top - y0 + high, left - x0 : left - x0 + wide]
+        return np.ascontiguousarray(np.rot90(part, self._turns))
+
+    def _to_rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        view = frame.reformat(
+            format="rgb24",
+            src_colorspace=self._rule.sws_space(),
+            dst_colorspace=self._rule.sws_space(),
+            src_color_range=2 if self._rule.full else 1,
+            dst_color_range=2,
+        )
+        return view.to_ndarray()
 
     def paste(self, patch: Patch) -> None:
         """Blend a patch: stored + alpha * (its colour - the present colour). Where they agree nothing changes.
@@ -68,7 +90,7 @@ class YuvPicture:
         height, width = patch.alpha.shape
         if height == 0 or width == 0:
             return
-        here = self.rgb()[patch.y : patch.y + height, patch.x : patch.x + width].astype(np.float32)
+        here = self.window(patch.x, patch.y, width, height).astype(np.float32)
         difference = cv2.transform(patch.rgb - here, self._rule.difference_matrix()) * patch.alpha[..., None]
         x, y = self._stored_corner(patch.x, patch.y, width, height)
         self._own()
@@ -99,6 +121,16 @@ class YuvPicture:
             delta = delta[: values.shape[0] - py, : values.shape[1] - px]
             region = values[py : py + delta.shape[0], px : px + delta.shape[1]]
             region[:] = np.clip(region + np.rint(delta), 0, top).astype(values.dtype)
+
+
+def cut_frame(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int, depth: int) -> av.VideoFrame:
+    """Copy of the window [y0:y1, x0:x1] of a planar frame; x0 and y0 lie on chroma blocks."""
+    part = av.VideoFrame(x1 - x0, y1 - y0, frame.format.name)
+    for source, target in zip(frame.planes, part.planes, strict=True):
+        step_x, step_y = -(-frame.width // source.width), -(-frame.height // source.height)
+        rows = plane_array(source, depth)[y0 // step_y :, x0 // step_x :]
+        plane_array(target, depth)[:] = rows[: target.height, : target.width]
+    return part
 
 
 def inside(patch: Patch, width: int, height: int) -> Patch:

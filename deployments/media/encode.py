@@ -25,7 +25,7 @@ from deployments.media.probe import video_stream
 from deployments.media.sound import SoundPlan
 
 Quality = Literal["high", "lossless", "small"]
-CRF = {"high": 15, "small": 20}
+CRF = {"high": 17, "small": 20}
 CRF_10_BIT = {"high": 14, "small": 20}
 KEYFRAME_SECONDS = 2
 ENCODE_THREADS = 2

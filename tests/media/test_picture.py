@@ -101,3 +101,17 @@ def test_painting_leaves_the_decoders_frame_alone() -> None:
     before = plane_array(source.planes[0], 8).copy()
     picture.paste(Patch(4, 4, np.zeros((20, 20, 3), np.uint8), np.ones((20, 20), np.float32)))
     assert np.array_equal(before, plane_array(source.planes[0], 8))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 16, 16), (7, 5, 25, 21), (20, 11, 28, 37), (3, 0, 1, 1), (31, 40, 17, 8)])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("pix_fmt", FORMATS)
+@pytest.mark.parametrize("size", [(64, 48), (70, 54), (63, 49)])
+def test_a_window_is_a_cut_of_the_picture(
+    box: tuple[int, int, int, int], rotation: int, pix_fmt: str, size: tuple[int, int]
+) -> None:
+    x, y, width, height = box
+    picture, twin = (make(rotation, pix_fmt, size) for _ in range(2))
+    expected = twin.rgb()[y : y + height, x : x + width]
+    assert picture.size() == twin.rgb().shape[:2]
+    np.testing.assert_array_equal(picture.window(x, y, *expected.shape[1::-1]), expected)

@@ -48,4 +48,4 @@ class VideoRewrite:
         """Patches of the span's frames."""
         plan = plan_of(PlanKey(avatar, motion, track, self.config))
         for picture in pictures:
-            yield plan.patch(picture.index, picture.rgb())
+            yield plan.patch(picture)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Clip, Progress, Span, Track
+from deployments.contracts import Clip, Picture, Progress, Span, Track
 from deployments.engines.video_rewrite.bank import PIXELS, Bank, save_bank
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.errors import NoFaceError
@@ -88,23 +89,23 @@ def store_pictures(
     for picture in decode(clip, Span(int(frames[0]), int(frames[-1]) + 1)):
         if picture.index != frames[row]:
             continue
-        rgb = picture.rgb()
-        pictures[row] = cut(rgb, int(corner[row, 0]), int(corner[row, 1]), width, height)
-        thumbs[row] = mouth_thumb(rgb, track.landmarks[frames[row]], config.code_side)
+        pictures[row] = cut(picture, int(corner[row, 0]), int(corner[row, 1]), width, height)
+        thumbs[row] = mouth_thumb(pictures[row], track.landmarks[frames[row], :, :2] - corner[row], config.code_side)
         row += 1
         progress("fit", row, len(frames))
     pictures.flush()
     return pictures, mouth_code(thumbs, config.code_size)
 
 
-def cut(rgb: NDArray[np.uint8], x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-    """A window of the picture; pixels beyond the border repeat it."""
-    rows = np.clip(np.arange(y, y + height), 0, rgb.shape[0] - 1)
-    columns = np.clip(np.arange(x, x + width), 0, rgb.shape[1] - 1)
-    return rgb[rows[:, None], columns[None]]
+def cut(picture: Picture, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+    """A window of the picture [height, width, 3]; pixels beyond the border repeat it."""
+    high, wide = picture.size()
+    rows, columns = np.clip(np.arange(y, y + height), 0, high - 1), np.clip(np.arange(x, x + width), 0, wide - 1)
+    part = picture.window(int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
+    return part if part.shape[:2] == (height, width) else part[(rows - rows[0])[:, None], (columns - columns[0])[None]]
 
 
-def mouth_thumb(rgb: NDArray[np.uint8], points: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def mouth_thumb(rgb: NDArray[np.uint8], points: NDArray[np.floating[Any]], side: int) -> NDArray[np.float32]:
     """Grey thumbnail [side * side] of the mouth, turned upright and scaled by the eye distance."""
     eyes = points[263, :2] - points[33, :2]
     center = points[list(LIPS_OUTER), :2].mean(0)

@@ -11,9 +11,7 @@ from deployments.contracts import Clip, Motion, Speech, Track
 from deployments.errors import SpeechError
 from deployments.face.pose import canonical
 from deployments.media.sound import read_sound
-from deployments.motion.animate import MotionOptions, make_motion
 from deployments.motion.lip_space import LipSpace
-from deployments.motion.template import measure_template
 
 RATE = 16000
 
@@ -38,6 +36,10 @@ def template_sound(clip: Clip) -> NDArray[np.float32] | None:
 
 def speech_motion(speech: Speech, clip: Clip, track: Track, stable: NDArray[np.float32], options: dict[str, Any]) -> Motion:
     """Motion for all frames of the clip."""
+    # these bring torch, which takes seconds to load; workers that only render never come here
+    from deployments.motion.animate import MotionOptions, make_motion
+    from deployments.motion.template import measure_template
+
     coefficients = track_coefficients(track, stable)
     template = measure_template(coefficients, track.usable, clip.times(), template_sound(clip))
     return make_motion(speech, clip.times(), template, MotionOptions(expression=float(options.get("expression", 1.0))))

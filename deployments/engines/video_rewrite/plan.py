@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Avatar, Motion, Patch, Track
+from deployments.contracts import Avatar, Motion, Patch, Picture, Track
 from deployments.engines.video_rewrite.bank import Bank, load_bank
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.engines.video_rewrite.motion import track_coefficients
@@ -61,10 +61,10 @@ class Plan:
         self.target = retarget(bank.shape, bank.mesh, bank.mesh.vertices(self.faces.points), own, wanted)
         self.choice: Choice = select(bank, wanted, self.faces.angles(), config)
 
-    def patch(self, frame: int, rgb: NDArray[np.uint8]) -> Patch | None:
+    def patch(self, picture: Picture) -> Patch | None:
         """The patch of one frame; None where nothing is to change."""
-        row = int(self.row[frame])
+        row = int(self.row[picture.index])
         if row < 0:
             return None
         pixels = self.faces.to_pixels(self.target[row], row)[:, :2]
-        return render_patch(self.bank, rgb, pixels, self.choice.rows[row], self.choice.weights[row], self.config)
+        return render_patch(self.bank, picture, pixels, self.choice.rows[row], self.choice.weights[row], self.config)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Patch
+from deployments.contracts import Patch, Picture
 from deployments.engines.video_rewrite.bank import Bank
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.face.composite import match_rim, two_band
@@ -19,14 +19,14 @@ EVEN = 2  # patches start on even pixels, where chroma samples lie
 
 def render_patch(
     bank: Bank,
-    rgb: NDArray[np.uint8],
+    picture: Picture,
     target: NDArray[np.float32],
     rows: NDArray[np.int32],
     weights: NDArray[np.float32],
     config: VideoRewriteConfig,
 ) -> Patch | None:
-    """Lower face of a frame [H, W, 3] with mesh vertices `target` [U, 2] (pixels), from bank rows; None if off screen."""
-    box = mesh_box(bank, target, rgb.shape)
+    """Lower face of a picture with mesh vertices `target` [U, 2] (pixels), from bank rows; None if off screen."""
+    box = mesh_box(bank, target, picture.size())
     if box is None:
         return None
     x0, y0, x1, y1 = box
@@ -35,9 +35,9 @@ def render_patch(
     rows_shown, columns_shown = shown(alpha)
     raster, alpha = raster.window(rows_shown, columns_shown), alpha[rows_shown, columns_shown]
     x0, y0 = x0 + columns_shown.start, y0 + rows_shown.start
-    frame = rgb[y0 : y0 + alpha.shape[0], x0 : x0 + alpha.shape[1]].astype(np.float32)
-    picture = match_rim(blend(bank, raster, rows, weights, config), frame, alpha)
-    return Patch(x0, y0, np.clip(np.rint(picture), 0, 255).astype(np.uint8), alpha)
+    frame = picture.window(x0, y0, alpha.shape[1], alpha.shape[0]).astype(np.float32)
+    mouth = match_rim(blend(bank, raster, rows, weights, config), frame, alpha)
+    return Patch(x0, y0, np.clip(np.rint(mouth), 0, 255).astype(np.uint8), alpha)
 
 
 def soft_mask(bank: Bank, raster: MeshRaster, target: NDArray[np.float32]) -> NDArray[np.float32]:
