@@ -112,15 +112,21 @@ class YuvPicture:
         self._frame, self._owned = copy, True
 
     def _add(self, difference: NDArray[np.float32], x: int, y: int) -> None:
-        top = 2**self._rule.depth - 1
         for k, plane in enumerate(self._frame.planes):
             values = plane_array(plane, self._rule.depth)
             step_x = -(-self._frame.width // plane.width) if k else 1
             step_y = -(-self._frame.height // plane.height) if k else 1
             delta, px, py = block_mean(difference[..., k], x, y, step_x, step_y)
             delta = delta[: values.shape[0] - py, : values.shape[1] - px]
-            region = values[py : py + delta.shape[0], px : px + delta.shape[1]]
-            region[:] = np.clip(region + np.rint(delta), 0, top).astype(values.dtype)
+            add_rounded(values[py : py + delta.shape[0], px : px + delta.shape[1]], delta, 2**self._rule.depth - 1)
+
+
+def add_rounded(region: NDArray[np.generic], delta: NDArray[np.float32], top: int) -> None:
+    """Add to samples in place, rounded and kept inside 0..top."""
+    if region.dtype == np.uint8:
+        region[:] = cv2.add(np.ascontiguousarray(region), np.ascontiguousarray(delta), dtype=cv2.CV_8U)
+    else:
+        region[:] = np.clip(np.rint(region + delta), 0, top).astype(region.dtype)
 
 
 def cut_frame(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int, depth: int) -> av.VideoFrame:
@@ -149,8 +155,8 @@ def block_mean(values: NDArray[np.float32], x: int, y: int, step_x: int, step_y:
     height, width = values.shape
     pad = ((y % step_y, -(y + height) % step_y), (x % step_x, -(x + width) % step_x))
     padded = np.pad(values, pad)
-    blocks = padded.reshape(padded.shape[0] // step_y, step_y, padded.shape[1] // step_x, step_x)
-    return blocks.mean(axis=(1, 3)), x // step_x, y // step_y
+    size = (padded.shape[1] // step_x, padded.shape[0] // step_y)
+    return cv2.resize(padded, size, interpolation=cv2.INTER_AREA), x // step_x, y // step_y
 
 
 def plane_array(plane: av.video.plane.VideoPlane, depth: int) -> NDArray[np.generic]:

@@ -15,7 +15,7 @@ class VideoRewriteConfig:
     pose_weight: float = 0.25  # eye distances per radian of head turn in the retrieval distance
     appearance_weight: float = 0.35  # pull towards smooth change of the mouth's look, against nearest shape
     spread: float = 0.5  # share of the nearest distance that halves a neighbour's weight
-    texture_gain: float = 0.9  # share of the nearest frame's fine texture
+    texture_gain: float = 1.0  # share of the nearest frame's fine texture; less of it is softer and flickers less
     code_size: int = 12  # mouth appearance code
     code_side: int = 32  # pixels of the stabilised mouth thumbnail behind the code
     margin: int = 12  # pixels around the mesh in stored pictures
