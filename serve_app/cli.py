@@ -46,7 +46,9 @@ def sync(
     text: Words = None,
     segments: Annotated[list[str] | None, typer.Option("--segment", "-s", help="START-END in seconds; may repeat.")] = None,
     engine: Engine = "video_rewrite",
-    sync_mode: Annotated[SyncMode, typer.Option(help="If speech and clip differ in length.")] = "cut_off",
+    sync_mode: Annotated[
+        SyncMode, typer.Option(help="If speech and clip differ in length; the default keeps the clip's length.")
+    ] = "silence",
     chunks: Annotated[int | None, typer.Option(min=1, help="Pieces rendered side by side.")] = None,
     workers: Workers = None,
     face: Face = "largest",

@@ -35,7 +35,7 @@ class SyncRequest:
     speech: tuple[SpeechSource, ...]
     out: Path
     engine: str = "video_rewrite"
-    sync_mode: SyncMode = "cut_off"
+    sync_mode: SyncMode = "silence"
     chunks: int | None = None
     face: str = "largest"
     quality: Quality = "high"

@@ -31,7 +31,7 @@ class LipSync:
         self._workers, self._progress = workers, progress
 
     def process_video(
-        self, video: str | Path, audio: str | Path, output: str | Path, *, sync_mode: SyncMode = "cut_off"
+        self, video: str | Path, audio: str | Path, output: str | Path, *, sync_mode: SyncMode = "silence"
     ) -> JobReport:
         """The whole clip says what is in the sound file `audio`; written to `output`."""
         source = SpeechSource(audio=Path(audio))
