@@ -100,7 +100,7 @@ class LocalExecutor:
         return self._run([(function, task) for task in tasks], _call_ticking, on_tick)
 
     def _run(self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any], on_tick: OnTick) -> Iterator[Any]:
-        with one_thread_each():
+        with one_thread_each(), interrupts_held():
             futures = [self._pool.submit(door, function, task) for function, task in calls]
         try:
             for future in futures:
@@ -157,6 +157,16 @@ def one_thread_each() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, not even while they are still loading; this one gets it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Channel:
