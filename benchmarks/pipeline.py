@@ -106,7 +106,13 @@ def main() -> None:
         cache = Cache(folder / "cache")
         first = measure(clip, speech[0], cache, folder / "first.mp4")
         second = measure(clip, speech[1], cache, folder / "second.mp4")
-    facts = {"width": clip.width, "height": clip.height, "frames": clip.frames, "seconds": float(clip.duration), "workers": WORKERS}
+    facts = {
+        "width": clip.width,
+        "height": clip.height,
+        "frames": clip.frames,
+        "seconds": float(clip.duration),
+        "workers": WORKERS,
+    }
     result = {"clip": facts, "first_run": first, "avatar_cached": second, "peak_megabytes": peak_megabytes()}
     for stage in ("first_run", "avatar_cached"):
         print(stage, result[stage])

@@ -113,7 +113,9 @@ def pasted(rgb: NDArray[np.uint8], patch: Patch) -> NDArray[np.uint8]:
     return np.rint(out).astype(np.uint8)
 
 
-def view(out: NDArray[np.uint8], truth: NDArray[np.uint8], patch: Patch, crop: CropTransform, points: NDArray[np.float32]) -> View:
+def view(
+    out: NDArray[np.uint8], truth: NDArray[np.uint8], patch: Patch, crop: CropTransform, points: NDArray[np.float32]
+) -> View:
     """Crops and regions of one frame."""
     alpha = np.zeros((*truth.shape[:2], 3), np.uint8)
     height, width = patch.alpha.shape

@@ -10,7 +10,6 @@ from deployments.contracts import Clip
 from deployments.errors import OptionError
 from deployments.face.detect import FaceBox, overlap
 
-
 MIN_OVERLAP = 0.05  # of the asked box: a box drawn by hand is coarse
 
 

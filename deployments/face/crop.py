@@ -44,7 +44,10 @@ def crop_transforms(landmarks: NDArray[np.float32], side: int) -> list[CropTrans
     """One transform per frame of landmarks [T, 478, 3], all to the clip's mean face."""
     stable = landmarks[:, STABLE, :2].astype(np.float64)
     mean = similarity_mean(stable)
-    oval = [apply(fit_similarity_2d(stable[t], mean), landmarks[t, list(FACE_OVAL), :2].astype(np.float64)) for t in range(len(stable))]
+    oval = [
+        apply(fit_similarity_2d(stable[t], mean), landmarks[t, list(FACE_OVAL), :2].astype(np.float64))
+        for t in range(len(stable))
+    ]
     outline = np.median(np.stack(oval), axis=0)
     low, high = outline.min(0), outline.max(0)
     scale = FACE_SHARE * side / (high[1] - low[1])

@@ -149,7 +149,9 @@ def suppress(faces: list[FaceBox]) -> list[FaceBox]:
 def overlap(a: FaceBox, b: FaceBox) -> float:
     """Intersection over union of two square boxes."""
     sides = [
-        max(0.0, min(a.center[i] + a.size / 2, b.center[i] + b.size / 2) - max(a.center[i] - a.size / 2, b.center[i] - b.size / 2))
+        max(
+            0.0, min(a.center[i] + a.size / 2, b.center[i] + b.size / 2) - max(a.center[i] - a.size / 2, b.center[i] - b.size / 2)
+        )
         for i in (0, 1)
     ]
     inter = sides[0] * sides[1]

@@ -26,7 +26,13 @@ UPPER_INNER_LIP, LOWER_INNER_LIP = 13, 14
 
 INPUT_SIDE = 256
 ROI_SCALE = 1.5  # the window is this many times the face's larger side, as MediaPipe trains it
-JITTER = ((0.0, 0.0, 1.0, 0.0), (0.02, -0.01, 1.05, 0.03), (-0.02, 0.01, 0.95, -0.03), (0.01, 0.02, 1.02, -0.02), (-0.01, -0.02, 0.98, 0.02))
+JITTER = (
+    (0.0, 0.0, 1.0, 0.0),
+    (0.02, -0.01, 1.05, 0.03),
+    (-0.02, 0.01, 0.95, -0.03),
+    (0.01, 0.02, 1.02, -0.02),
+    (-0.01, -0.02, 0.98, 0.02),
+)
 
 
 @dataclass(frozen=True)

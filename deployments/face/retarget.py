@@ -32,13 +32,19 @@ def fit_shape(vertices: NDArray[np.float32], coefficients: NDArray[np.float32]) 
     x = (coefficients - center).astype(np.float64)
     y = (vertices - mean).reshape(len(vertices), -1).astype(np.float64)
     gram = x.T @ x
-    basis = np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)) * 0.05 + 1e-9 * np.eye(len(gram)), x.T @ y)
+    basis = np.linalg.solve(
+        gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)) * 0.05 + 1e-9 * np.eye(len(gram)), x.T @ y
+    )
     origin = mean.reshape(-1) - center @ basis
     return ShapeModel(origin.reshape(mean.shape).astype(np.float32), basis.astype(np.float32))
 
 
 def retarget(
-    model: ShapeModel, mesh: FaceMesh, own: NDArray[np.float32], own_coefficients: NDArray[np.float32], wanted: NDArray[np.float32]
+    model: ShapeModel,
+    mesh: FaceMesh,
+    own: NDArray[np.float32],
+    own_coefficients: NDArray[np.float32],
+    wanted: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Target vertices [T, U, 3] in the head frame.
 

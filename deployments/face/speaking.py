@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,15 @@ from deployments.contracts import Clip, Span
 from deployments.errors import NoFaceError, SpeechError
 from deployments.face.choice import FaceChoice
 from deployments.face.detect import FaceBox, FaceDetector
-from deployments.face.landmarks import LEFT_EYE_OUTER, LOWER_INNER_LIP, RIGHT_EYE_OUTER, UPPER_INNER_LIP, Landmarker, roi_of_box, roi_of_points
+from deployments.face.landmarks import (
+    LEFT_EYE_OUTER,
+    LOWER_INNER_LIP,
+    RIGHT_EYE_OUTER,
+    UPPER_INNER_LIP,
+    Landmarker,
+    roi_of_box,
+    roi_of_points,
+)
 from deployments.media.decode import decode
 from deployments.media.sound import read_sound
 
@@ -70,7 +80,7 @@ def loudness(clip: Clip, count: int) -> NDArray[np.float32]:
     except SpeechError:
         return np.zeros(count, np.float32)
     edges = np.concatenate([clip.times()[:count], [clip.times()[count - 1] + 1 / float(clip.average_rate)]]) * RATE
-    pieces = [sound[int(a) : int(b)] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    pieces = [sound[int(a) : int(b)] for a, b in pairwise(edges)]
     return np.array([np.sqrt((piece**2).mean()) if len(piece) else 0.0 for piece in pieces], np.float32)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -79,7 +80,7 @@ class YuvPicture:
             src_color_range=2 if self._rule.full else 1,
             dst_color_range=2,
         )
-        return view.to_ndarray()
+        return np.asarray(view.to_ndarray(), np.uint8)
 
     def paste(self, patch: Patch) -> None:
         """Blend a patch: stored + alpha * (its colour - the present colour). Where they agree nothing changes.
@@ -121,7 +122,7 @@ class YuvPicture:
             add_rounded(values[py : py + delta.shape[0], px : px + delta.shape[1]], delta, 2**self._rule.depth - 1)
 
 
-def add_rounded(region: NDArray[np.generic], delta: NDArray[np.float32], top: int) -> None:
+def add_rounded(region: NDArray[Any], delta: NDArray[np.float32], top: int) -> None:
     """Add to samples in place, rounded and kept inside 0..top."""
     if region.dtype == np.uint8:
         region[:] = cv2.add(np.ascontiguousarray(region), np.ascontiguousarray(delta), dtype=cv2.CV_8U)
@@ -156,13 +157,13 @@ def block_mean(values: NDArray[np.float32], x: int, y: int, step_x: int, step_y:
     pad = ((y % step_y, -(y + height) % step_y), (x % step_x, -(x + width) % step_x))
     padded = np.pad(values, pad)
     size = (padded.shape[1] // step_x, padded.shape[0] // step_y)
-    return cv2.resize(padded, size, interpolation=cv2.INTER_AREA), x // step_x, y // step_y
+    return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), np.float32), x // step_x, y // step_y
 
 
-def plane_array(plane: av.video.plane.VideoPlane, depth: int) -> NDArray[np.generic]:
+def plane_array(plane: av.video.plane.VideoPlane, depth: int) -> NDArray[Any]:
     """A plane's samples [h, w] as a view into the frame's memory."""
     dtype = np.dtype(np.uint8 if depth == 8 else np.uint16)
-    rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)
+    rows: NDArray[Any] = np.frombuffer(memoryview(plane), dtype).reshape(-1, plane.line_size // dtype.itemsize)
     return rows[: plane.height, : plane.width]
 
 

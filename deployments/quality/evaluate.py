@@ -121,9 +121,7 @@ def _heard(clip: Clip, measures: Aligned) -> SyncScore | None:
     return score(SyncModel.load(), measures, clip.times(), sound_bands(samples)) if len(samples) else None
 
 
-def _look(
-    pictures: PicturePass, result: Side, source: Side | None, order: Sequence[int] | None, progress: Progress
-) -> None:
+def _look(pictures: PicturePass, result: Side, source: Side | None, order: Sequence[int] | None, progress: Progress) -> None:
     """Feed both clips, frame by frame, to the picture pass."""
     from deployments.media.decode import decode, decode_order
 
@@ -191,7 +189,9 @@ def _aperture(result: Side, source: Side | None, paired: bool) -> dict[str, Any]
     report["reference"] = aperture_statistics(source.measures[:, 0]) if source else None
     for name, column in (("correlation", 0), ("width_correlation", 2)):
         same_clock = paired and source is not None
-        report[name] = metrics.correlation(result.measures[:, column], source.measures[:, column]) if same_clock and source else None
+        report[name] = (
+            metrics.correlation(result.measures[:, column], source.measures[:, column]) if same_clock and source else None
+        )
     return report
 
 

@@ -121,7 +121,13 @@ def sync_rows(sync: dict[str, Any]) -> list[Row]:
     rows = []
     for key, name, digits, unit, meaning in (
         ("lag_ms", "offset", 0, "ms", "where the correlation peaks; above 0: the sound comes after the picture"),
-        ("correlation", "correlation", 2, "", "of mouth distances with log-mel (canonical), at that offset; read it beside the source's"),
+        (
+            "correlation",
+            "correlation",
+            2,
+            "",
+            "of mouth distances with log-mel (canonical), at that offset; read it beside the source's",
+        ),
         ("correlation_at_zero", "correlation at 0 ms", 2, "", "the same, sound unshifted"),
         ("confidence", "confidence", 2, "", "peak minus median over lags of ±500 ms; near 0: no lag fits better than another"),
     ):
@@ -144,14 +150,23 @@ def mouth_rows(report: dict[str, Any]) -> list[Row]:
         ("closed_share", "share of frames with a gap below 0.02: closed lips"),
     ):
         source = aperture["reference"]
-        rows.append(Row(f"opening, {key.replace('_', ' ')}", number(aperture["out"][key], 3), number(source[key], 3) if source else DASH, meaning))
+        rows.append(
+            Row(
+                f"opening, {key.replace('_', ' ')}",
+                number(aperture["out"][key], 3),
+                number(source[key], 3) if source else DASH,
+                meaning,
+            )
+        )
     if marks:
         same = "1 for the same words, about 0 for new words"
         rows.append(Row("opening, r with source", number(aperture["correlation"]), "1", f"Pearson over time; {same}"))
         rows.append(Row("width, r with source", number(aperture["width_correlation"]), "1", f"Pearson over time; {same}"))
         meaning = "mean distance of the lip points from the source's; an error only for the same words"
         rows.append(Row("LMD", number(marks["lmd_percent"], 2, "%"), "0 %", f"{meaning}, in % of the outer-eye distance"))
-        rows.append(Row("LMD, 95th percentile", number(marks["lmd_percent_p95"], 2, "%"), "0 %", "the worst twentieth of the frames"))
+        rows.append(
+            Row("LMD, 95th percentile", number(marks["lmd_percent_p95"], 2, "%"), "0 %", "the worst twentieth of the frames")
+        )
         rows.append(Row("LMD in pixels", number(marks["lmd_pixels"], 2, "px"), "0 px", meaning))
     return rows
 
@@ -183,6 +198,13 @@ def chunk_rows(chunks: dict[str, Any]) -> list[Row]:
     rule = "largest at a border / 99th percentile elsewhere; up to about 1 no border stands out"
     return [
         Row("borders", str(len(chunks["borders"])), DASH, f"first frames of the later chunks: {where}"),
-        Row("lip movement", number(chunks["landmarks"]), number(chunks["reference_landmarks"]), f"change of lip velocity, {rule}"),
-        Row("picture", number(chunks["picture"]), number(chunks["reference_picture"]), f"frame difference in the lower face, {rule}"),
+        Row(
+            "lip movement", number(chunks["landmarks"]), number(chunks["reference_landmarks"]), f"change of lip velocity, {rule}"
+        ),
+        Row(
+            "picture",
+            number(chunks["picture"]),
+            number(chunks["reference_picture"]),
+            f"frame difference in the lower face, {rule}",
+        ),
     ]

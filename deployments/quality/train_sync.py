@@ -131,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, lags = fit(samples, chosen.anchor)
     seconds = sum(s.seconds for s in samples)
     model.save(chosen.out, {"clips": str(len(samples)), "seconds": f"{seconds:.0f}", "offsets_ms": json.dumps(lags)})
-    print(json.dumps({"clips": len(samples), "seconds": round(seconds), "pair_weight": model.weight.tolist(), "offsets_ms": lags}))
+    print(
+        json.dumps({"clips": len(samples), "seconds": round(seconds), "pair_weight": model.weight.tolist(), "offsets_ms": lags})
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_chunks_agree_to_the_bit(talking) -> None:
     motion = replace(motion, coefficients=np.roll(motion.coefficients, 5, axis=0))
     whole = patches(talking, motion, Span(0, talking.clip.frames))
     edges = [0, 7, 8, 20, talking.clip.frames]
-    pieces = [p for a, b in zip(edges[:-1], edges[1:], strict=True) for p in patches(talking, motion, Span(a, b))]
+    pieces = [p for a, b in pairwise(edges) for p in patches(talking, motion, Span(a, b))]
     for one, other in zip(whole, pieces, strict=True):
         assert (one.x, one.y) == (other.x, other.y)
         np.testing.assert_array_equal(one.rgb, other.rgb)
@@ -70,7 +71,9 @@ def test_the_mouth_opens_and_closes_when_asked(talking) -> None:
     for name, wanted in (("open", most), ("shut", least)):
         asked = replace(motion, coefficients=np.tile(wanted, (talking.clip.frames, 1)))
         pairs = zip(decode(talking.clip, span), patches(talking, asked, span), strict=True)
-        gaps[name] = np.mean([gap(shown(picture.rgb(), patch), talking.track.landmarks[picture.index]) for picture, patch in pairs])
+        gaps[name] = np.mean(
+            [gap(shown(picture.rgb(), patch), talking.track.landmarks[picture.index]) for picture, patch in pairs]
+        )
     assert gaps["open"] > gaps["shut"] + 3.0
 
 
@@ -82,7 +85,11 @@ def test_frames_that_are_not_asked_for_or_have_no_face_get_no_patch(talking) -> 
     usable[20] = False
     found = list(
         VideoRewrite().render(
-            talking.avatar, replace(motion, weight=weight), decode(talking.clip, Span(5, 25)), replace(talking.track, usable=usable), Span(5, 25)
+            talking.avatar,
+            replace(motion, weight=weight),
+            decode(talking.clip, Span(5, 25)),
+            replace(talking.track, usable=usable),
+            Span(5, 25),
         )
     )
     assert [patch is None for patch in found] == [frame < 10 or frame == 20 for frame in range(5, 25)]

@@ -23,7 +23,9 @@ def moved(head: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     turns = Rotation.from_euler("yxz", RNG.normal(0, 0.2, (count, 3)))
     turns = Rotation.concatenate([Rotation.identity(), turns[1:]])
     scale = np.linspace(0.8, 1.3, count)
-    points = np.stack([s * turn.apply(head) + (300 + 5 * k, 200, 0) for k, (s, turn) in enumerate(zip(scale, turns, strict=True))])
+    points = np.stack(
+        [s * turn.apply(head) + (300 + 5 * k, 200, 0) for k, (s, turn) in enumerate(zip(scale, turns, strict=True))]
+    )
     return points.astype(np.float32), scale
 
 
@@ -57,6 +59,8 @@ def test_crops_hold_the_stable_points_still() -> None:
     head = a_head()
     head[:, 2] = 0  # a flat head: a similarity in the picture explains it fully
     shifts = np.arange(4)[:, None] * (7.0, -3.0)
-    points = np.stack([np.concatenate([head[:, :2] * (1 + 0.1 * k) + shift, head[:, 2:]], 1) for k, shift in enumerate(shifts)]).astype(np.float32)
+    points = np.stack(
+        [np.concatenate([head[:, :2] * (1 + 0.1 * k) + shift, head[:, 2:]], 1) for k, shift in enumerate(shifts)]
+    ).astype(np.float32)
     seen = np.stack([t.points(p)[list(STABLE)] for t, p in zip(crop_transforms(points, 128), points, strict=True)])
     assert np.ptp(seen, axis=0).max() < 0.01

@@ -59,7 +59,15 @@ def passed(out: NDArray[np.uint8], reference: NDArray[np.uint8] | None, faceless
 def sample_report(seen: PicturePass) -> dict[str, Any]:
     side = {"lag_ms": 40.0, "correlation": 0.5, "correlation_at_zero": 0.4, "confidence": 0.3}
     opening = {"mean": 0.05, "deviation": 0.03, "p01": 0.0, "p99": 0.2, "closed_share": 0.3}
-    facts = {"file": "a <b>.mp4", "width": 200, "height": 180, "frames": FRAMES, "seconds": 0.48, "frames_per_second": 25.0, "codec": "h264"}
+    facts = {
+        "file": "a <b>.mp4",
+        "width": 200,
+        "height": 180,
+        "frames": FRAMES,
+        "seconds": 0.48,
+        "frames_per_second": 25.0,
+        "codec": "h264",
+    }
     names = ("mask_psnr", "mask_ssim", "mouth_psnr", "mouth_ssim", "upper_psnr", "upper_agreement", "sharpness", "flicker")
     return {
         "version": 1, "clip": facts, "reference": facts, "info": {"engine": "x"}, "notes": ["a note"],

@@ -112,7 +112,9 @@ def mouth_thumb(rgb: NDArray[np.uint8], points: NDArray[np.floating[Any]], side:
     reach = float(np.hypot(*eyes)) * 0.75 / side
     turn = reach * np.array([[eyes[0], -eyes[1]], [eyes[1], eyes[0]]]) / np.hypot(*eyes)
     matrix = np.concatenate([turn, (center - turn @ [side / 2, side / 2])[:, None]], axis=1)
-    thumb = cv2.warpAffine(rgb, matrix, (side, side), flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    thumb = cv2.warpAffine(
+        rgb, matrix, (side, side), flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
     return cv2.cvtColor(thumb, cv2.COLOR_RGB2GRAY).astype(np.float32).reshape(-1)
 
 

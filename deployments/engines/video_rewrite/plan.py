@@ -6,7 +6,6 @@ import hashlib
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deployments.contracts import Avatar, Motion, Patch, Picture, Track
 from deployments.engines.video_rewrite.bank import Bank, load_bank
@@ -25,7 +24,7 @@ class PlanKey:
         self.avatar, self.motion, self.track, self.config = avatar, motion, track, config
         content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
         for array in (motion.coefficients, motion.weight, track.landmarks, track.usable):
-            content.update(np.ascontiguousarray(array).view(np.uint8))
+            content.update(np.ascontiguousarray(array).tobytes())
         self._digest = content.digest()
 
     def __hash__(self) -> int:
