@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 960, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 30
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 40
 MAX_POINTS = 1600
 
 Values = Sequence[float | None]
@@ -52,7 +52,7 @@ def chart(x: Sequence[float], lines: Sequence[Line], x_name: str, y_name: str, m
         parts.append(f'<line class="mark" x1="{axes.px(mark):.1f}" x2="{axes.px(mark):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     for line in lines:
         parts += [f'<polyline class="{line.style}" points="{run}"/>' for run in _runs(axes, x, line.values)]
-    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(x_name)}</text>')
+    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(x_name)}</text>')
     parts.append("</svg>")
     return "".join(parts)
 
@@ -79,7 +79,7 @@ def _grid(axes: Axes) -> list[str]:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place:.1f}" y2="{place:.1f}"/>')
         parts.append(f'<text class="axis" x="{LEFT - 6}" y="{place + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in ticks(*axes.x, count=10):
-        parts.append(f'<text class="axis" x="{axes.px(x):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{x:g}</text>')
+        parts.append(f'<text class="axis" x="{axes.px(x):.1f}" y="{HEIGHT - 23}" text-anchor="middle">{x:g}</text>')
     return parts
 
 

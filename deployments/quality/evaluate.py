@@ -21,7 +21,7 @@ from deployments.quality.sync import LAGS, SyncModel, SyncScore, score, sound_ba
 
 VERSION = 1
 VIEWS = 10
-NO_LSE = "SyncNet weights were not supplied; their licence does not let us ship them"
+NO_LSE = "needs the published SyncNet weights, which this project does not carry; no figure is made up in their place"
 NO_SYNC = "no sound, or fewer than 25 frames with a face and sound"
 
 Aligned = NDArray[np.float64]

@@ -51,7 +51,7 @@ def render_page(report: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("deployments.quality", "data"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    charts = [(title, note, Markup(svg)) for title, note, svg in curves(report) if svg]
+    charts = [(title, note, both, Markup(svg)) for title, note, both, svg in curves(report) if svg]
     return environment.get_template(TEMPLATE).render(
         report=report, tiles=tiles(report), charts=charts, tables=tables(report), number=number
     )
@@ -78,12 +78,12 @@ def tiles(report: dict[str, Any]) -> list[tuple[str, str, str]]:
         found.append(("mouth flicker", number(picture["flicker"]), "1 = natural"))
         found.append(("mask PSNR", number(picture["mask_psnr"], 1, "dB"), "against the source's own frames"))
     if report["chunks"]["landmarks"] is not None:
-        found.append(("worst chunk border", number(report["chunks"]["landmarks"]), "1 or less: cannot be seen"))
+        found.append(("worst chunk border", number(report["chunks"]["landmarks"]), "up to 1: does not stand out"))
     return found
 
 
-def curves(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Charts: (title, note, SVG or empty)."""
+def curves(report: dict[str, Any]) -> list[tuple[str, str, bool, str]]:
+    """Charts: (title, note, whether the source's curve is in it, SVG or empty)."""
     data = report["curves"]
     times = data["times"]
     marks = [times[b] for b in report["chunks"]["borders"]]
@@ -91,18 +91,16 @@ def curves(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     aperture.append(Line("result", "out", data["aperture_out"]))
     sync = [Line("source", "source", data["sync_reference"])] if data["sync_reference"] else []
     sync += [Line("result", "out", data["sync_out"])] if data["sync_out"] else []
+    opening = chart(times, aperture, "s", "mouth opening", marks)
+    lags = chart(data["lags_ms"], sync, "ms that the sound comes after the picture", "correlation", [0.0])
     found = [
-        ("Mouth opening", "Inner-lip gap in outer-eye distances over time.", chart(times, aperture, "s", "mouth opening", marks)),
-        (
-            "Lips and sound over the lag",
-            "Canonical correlation after shifting the sound; the peak should stand at 0 ms and stick out.",
-            chart(data["lags_ms"], sync, "ms: sound after picture", "correlation", [0.0]),
-        ),
+        ("Mouth opening", "Inner-lip gap in outer-eye distances over time.", len(aperture) > 1, opening),
+        ("Lips and sound over the lag", "Correlation after shifting the sound; it should peak at 0 ms.", len(sync) > 1, lags),
     ]
     if data["mask_psnr"]:
-        psnr = [Line("result", "out", data["mask_psnr"])]
+        psnr = chart(times, [Line("result", "out", data["mask_psnr"])], "s", "mask PSNR", marks)
         note = "Result against the source, inside the lower face, dB. Means quality only where the words are the same."
-        found.append(("Likeness of the lower face over time", note, chart(times, psnr, "s", "mask PSNR", marks)))
+        found.append(("Likeness of the lower face over time", note, False, psnr))
     return found
 
 

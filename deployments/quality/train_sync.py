@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.audio.features import FRAME_RATE
 from deployments.contracts import Clip
 from deployments.errors import InputError, OptionError
 from deployments.quality.mouth import track_measures
 from deployments.quality.sync import (
-    FRAME_RATE,
     WEIGHTS,
     SyncModel,
     fit_cca,
