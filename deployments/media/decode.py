@@ -21,7 +21,7 @@ KEPT_FORMATS = {"yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "
 FULL_RANGE_TWINS = {"yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p"}
 UNSEEKABLE = {"mpeg", "mpegvideo", "mpegts", "gif"}  # no index: a seek may land inside a group of pictures
 REVERSE_BLOCK = 48  # frames held in memory while playing backwards
-DECODER_THREADS = 2
+DECODER_THREADS = 1
 BLOCK = 8  # pixels: a whole number of chroma blocks, and what the colour converter takes at once
 
 

@@ -28,7 +28,7 @@ Quality = Literal["high", "lossless", "small"]
 CRF = {"high": 17, "small": 20}
 CRF_10_BIT = {"high": 14, "small": 20}
 KEYFRAME_SECONDS = 2
-ENCODE_THREADS = 2
+ENCODE_THREADS = 1
 BT709, MPEG_RANGE = 1, 1
 LARGEST_RATE_DENOMINATOR = 1001  # a mean rate over a long clip has terms that FFmpeg's 32 bits cannot hold
 
