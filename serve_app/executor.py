@@ -73,10 +73,10 @@ class LocalExecutor:
         self.workers = workers
         self._context = multiprocessing.get_context("spawn")
         self._ticks = self._context.SimpleQueue()
-        self._pids = self._context.SimpleQueue()
+        self._children: set[multiprocessing.process.BaseProcess] = set()
         self._stop = self._context.Event()
         self._pool = ProcessPoolExecutor(
-            workers, self._context, initializer=_begin, initargs=(self._ticks, self._pids, self._stop)
+            workers, self._context, initializer=_begin, initargs=(self._ticks, self._stop)
         )
 
     def __enter__(self) -> LocalExecutor:
@@ -100,8 +100,10 @@ class LocalExecutor:
         return self._run([(function, task) for task in tasks], _call_ticking, on_tick)
 
     def _run(self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any], on_tick: OnTick) -> Iterator[Any]:
+        before = set(multiprocessing.active_children())
         with one_thread_each(), interrupts_held():
             futures = [self._pool.submit(door, function, task) for function, task in calls]
+            self._children |= set(multiprocessing.active_children()) - before
         try:
             for future in futures:
                 self._await(future, futures, on_tick)
@@ -127,15 +129,14 @@ class LocalExecutor:
         """Ask the workers to stop; end those that have not after a second."""
         self._stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        pids = set()
-        while not self._pids.empty():
-            pids.add(self._pids.get())
         limit = time.monotonic() + GRACE_SECONDS
-        for child in (child for child in multiprocessing.active_children() if child.pid in pids):
+        for child in self._children:  # those that are still loading too
             child.join(max(0.0, limit - time.monotonic()))
             if child.is_alive():
                 child.kill()
                 child.join()
+            while child.is_alive():  # the pool's own thread may have reaped it and not said so yet
+                time.sleep(POLL_SECONDS / 10)
 
 
 def make_executor(workers: int | None) -> SerialExecutor | LocalExecutor:
@@ -184,12 +185,11 @@ class _Channel:
 _channel: _Channel | None = None
 
 
-def _begin(ticks: Any, pids: Any, stop: Any) -> None:
+def _begin(ticks: Any, stop: Any) -> None:
     """In a new worker: Ctrl-C is the parent's business, and without a parent there is none."""
     global _channel
     _channel = _Channel(ticks, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pids.put(os.getpid())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -90,14 +90,14 @@ def test_longer_speech_repeats_the_picture(run: Run, request_: SyncRequest, mode
     assert all((frame == source[want]).all() for frame, want in zip(shown, expected, strict=True))
 
 
-def test_shorter_speech_ends_the_clip(run: Run, tmp_path: Path) -> None:
+def test_shorter_speech_ends_the_clip_only_when_asked(run: Run, tmp_path: Path) -> None:
     short = tmp_path / "short.wav"
     with wave.open(str(short), "wb") as out:
         out.setparams((2, 2, 44100, 0, "NONE", ""))
         out.writeframes(b"\x00\x20\x00\x00" * 44100)
-    job, clip = run(speech=(SpeechSource(audio=short),), chunks=2)
+    job, clip = run(speech=(SpeechSource(audio=short),), chunks=2, sync_mode="cut_off")
     assert job.frames == clip.frames == 25
-    job, clip = run(speech=(SpeechSource(audio=short),), sync_mode="silence")
+    job, clip = run(speech=(SpeechSource(audio=short),))
     assert job.frames == clip.frames == 45
 
 
