@@ -135,8 +135,9 @@ class LocalExecutor:
             if child.is_alive():
                 child.kill()
                 child.join()
-            while child.is_alive():  # the pool's own thread may have reaped it and not said so yet
-                time.sleep(POLL_SECONDS / 10)
+            limit = max(limit, time.monotonic() + GRACE_SECONDS)
+            while child.is_alive() and time.monotonic() < limit:
+                time.sleep(POLL_SECONDS / 10)  # the pool's own thread may have reaped it and not said so yet
 
 
 def make_executor(workers: int | None) -> SerialExecutor | LocalExecutor:
