@@ -120,9 +120,11 @@ def test_ctrl_c_ends_everything_within_two_seconds(tmp_path: Path, face_clip: Pa
     command = [sys.executable, "-m", "serve_app", "sync", face_clip, "--audio", long, "--sync-mode", "loop"]
     command += ["--engine", "fake", "--workers", "2", "-o", tmp_path / "out.mp4", "--no-report"]
     environment = {**os.environ, "LIPSYNC_CACHE": str(shared_cache)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background may ignore it
     running = subprocess.Popen(
         list(map(str, command)), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, before)
     limit = time.monotonic() + 120
     while not list(shared_cache.glob("jobs/*/.*.part.*")):
         assert running.poll() is None and time.monotonic() < limit
