@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -260,8 +259,3 @@ def forward(clip: Clip, run: Sequence[int]) -> Iterator[YuvPicture]:
     for picture in decode(clip, Span(run[0], run[-1] + 1)):
         for _ in range(times.get(picture.index, 0)):
             yield YuvPicture(clip, picture.index, picture.frame(), color_rule(clip))
-
-
-def frame_time(clip: Clip, index: int) -> Fraction:
-    """Presentation time of a frame in seconds on the container's clock."""
-    return int(clip.pts[index]) * clip.time_base
