@@ -1,0 +1,41 @@
+"""What a job is told: everything as keys of the media store, so that any machine can work on it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.planner import SyncMode
+from serve_app.request import Quality
+
+
+class SpeechSpec(BaseModel):
+    """New speech: a stored sound file or words, for the whole clip or from `start` to `end` (seconds, as written)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    audio: str | None = None  # key in the media store
+    text: str | None = None
+    voice: str = "default"
+    start: str | None = None
+    end: str | None = None
+
+
+class JobSpec(BaseModel):
+    """One job. `kind` video: new speech on a clip; portrait: a still picture speaks; avatar: track and fit only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["video", "portrait", "avatar"] = "video"
+    engine: str
+    source: str  # key of the video or the picture
+    speech: tuple[SpeechSpec, ...] = ()  # none for an avatar
+    sync_mode: SyncMode = "silence"
+    face: str = "largest"
+    quality: Quality = "high"
+    expression: float = Field(default=1.0, ge=0, le=2)
+    options: dict[str, float] = Field(default_factory=dict)
+    chunks: int | None = Field(default=None, ge=1, le=10_000)
+    report: bool = True
+    avatar_id: str | None = None  # the avatar that `source` and `face` were taken from
