@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import tee
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Avatar, Clip, Engine, Motion, Span, Track
+from deployments.contracts import Avatar, Clip, Engine, Motion, Progress, Span, Track
 from deployments.engines.registry import get_engine
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.decode import YuvPicture, decode, decode_order
@@ -21,6 +23,37 @@ from deployments.records import load_motion, load_track, pick_rows
 
 Tick = Callable[[int], None]
 """`tick(frames)` after every few frames; raises `Cancelled` to stop."""
+
+
+@dataclass(frozen=True)
+class StreamTask:
+    """What a chunk's piece of the stream needs besides its frames: the clock of the output, and its sound."""
+
+    pts: NDArray[np.int64]  # [T_out] in units of `time_base`
+    time_base: Fraction
+    sound: Path | None  # encoded once for the job
+    out: Path
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What a worker is told that shall learn a person."""
+
+    engine: str
+    clip: Clip
+    track: Path
+    out: Path  # folder
+
+
+@dataclass(frozen=True)
+class ReportTask:
+    """What a worker is told that shall measure a result."""
+
+    out: Path
+    clip: Path
+    track: Path
+    facts: dict[str, Any]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -36,6 +69,7 @@ class ChunkTask:
     track: Path  # of the source's frames
     encode: EncodeOptions
     out: Path
+    stream: StreamTask | None = None  # None: nobody watches while it is made
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,8 @@ def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
     started = time.monotonic()
     try:
         patched = _render(task, tick)
+        if task.stream is not None:
+            _fragment(task, task.stream)
     except LipSyncError:
         raise
     except OSError as error:
@@ -65,6 +101,27 @@ def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
         where = f"frames {task.span.start} to {task.span.stop - 1}"
         raise RenderError(f"{task.engine}: {where} failed: {type(error).__name__}: {error}") from error
     return ChunkResult(task.span, task.out, patched, time.monotonic() - started)
+
+
+def fit_engine(task: FitTask, progress: Progress) -> Avatar:
+    """What the engine learns of the person of a clip, in the folder `task.out`. Raises the engine's errors."""
+    return get_engine(task.engine).fit(task.clip, load_track(task.track), task.out, progress)
+
+
+def write_quality_report(task: ReportTask, progress: Progress) -> Path:
+    """Quality report of a result: numbers as JSON and a page to look at; returns the page."""
+    from deployments.quality.evaluate import evaluate
+    from deployments.quality.report import write_report
+
+    found = evaluate(task.out, task.clip, task.facts, progress, load_track(task.track))
+    return write_report(found, task.folder)
+
+
+def _fragment(task: ChunkTask, stream: StreamTask) -> None:
+    from deployments.media.fragments import make_fragment
+
+    clip = replace(task.clip, time_base=stream.time_base)
+    make_fragment(clip, task.out, task.span, stream.pts, stream.sound, stream.out, first=task.span.start == 0)
 
 
 def _render(task: ChunkTask, tick: Tick) -> int:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRACK_CODE = ("deployments/face", "deployments/media", "deployments/weights", "deployments/contracts.py")
 CODE = ("deployments", "kernels", "serve_app")
 DAY = 86400
+ABANDONED_SECONDS = 600
 
 
 class Cache:
@@ -64,7 +66,9 @@ class Cache:
         folder = self.folder / "jobs" / key
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(".*.part.*"):
-            part.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process may be writing it this moment, or have finished
+                if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                    part.unlink()
         return folder
 
     def drop_job(self, key: str) -> None:

@@ -7,13 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from deployments.contracts import Progress
 from deployments.errors import Cancelled, RenderError
 
 Task = TypeVar("Task")
@@ -31,6 +32,10 @@ class Executor(Protocol):
 
     workers: int
 
+    def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
+        """`function(task, progress)` once, where the engine lives."""
+        ...
+
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Like the built-in `map`, in order."""
         ...
@@ -38,7 +43,10 @@ class Executor(Protocol):
     def map_ticks(
         self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
     ) -> Iterator[Result]:
-        """`function(task, tick)`; every `tick(frames)` arrives here as `on_tick(frames)`, which may raise Cancelled."""
+        """`function(task, tick)`, results as they come; every `tick(frames)` arrives here as `on_tick(frames)`.
+
+        `on_tick` may raise Cancelled. A piece that is done again takes its ticks back: `on_tick` of a negative number.
+        """
         ...
 
 
@@ -54,6 +62,10 @@ class SerialExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing to end."""
+
+    def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
+        """Here and now."""
+        return function(task, progress)
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """One task after the other."""
@@ -89,6 +101,10 @@ class LocalExecutor:
             self.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
+        """In this process: a worker would have to load everything for one piece of work."""
+        return function(task, progress)
+
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Results in the order of the tasks."""
         return self._run([(function, task) for task in tasks], _call, lambda frames: None)
@@ -96,30 +112,36 @@ class LocalExecutor:
     def map_ticks(
         self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
     ) -> Iterator[Result]:
-        """Results in the order of the tasks, ticks as they come."""
-        return self._run([(function, task) for task in tasks], _call_ticking, on_tick)
+        """Results and ticks as they come."""
+        return self._run([(function, task) for task in tasks], _call_ticking, on_tick, in_order=False)
 
-    def _run(self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any], on_tick: OnTick) -> Iterator[Any]:
+    def _run(
+        self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any], on_tick: OnTick, in_order: bool = True
+    ) -> Iterator[Any]:
         before = set(multiprocessing.active_children())
         with one_thread_each(), interrupts_held():
             futures = [self._pool.submit(door, function, task) for function, task in calls]
             self._children |= set(multiprocessing.active_children()) - before
         try:
-            for future in futures:
-                self._await(future, futures, on_tick)
+            waiting = futures
+            while waiting:
+                future = self._await(waiting[:1] if in_order else waiting, waiting, on_tick)
                 yield future.result()
+                waiting = [other for other in waiting if other is not future]
             self._drain(on_tick)
         except BrokenProcessPool as error:
             raise RenderError("a worker process was ended from outside, often for lack of memory; use --workers 1") from error
 
-    def _await(self, future: Future[Any], futures: Iterable[Future[Any]], on_tick: OnTick) -> None:
-        """Wait for one result; a failure of any other task is raised at once, not when its turn comes."""
-        while not future.done():
+    def _await(self, wanted: Sequence[Future[Any]], futures: Sequence[Future[Any]], on_tick: OnTick) -> Future[Any]:
+        """The first of the wanted results; a failure of any other task is raised at once, not when its turn comes."""
+        while True:
             self._drain(on_tick)
+            finished = [future for future in wanted if future.done()]
+            if finished:
+                return finished[0]
             done, _ = wait([f for f in futures if not f.done()], POLL_SECONDS, FIRST_COMPLETED)
             for other in done:
                 other.result()
-        self._drain(on_tick)
 
     def _drain(self, on_tick: OnTick) -> None:
         while not self._ticks.empty():

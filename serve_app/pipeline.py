@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,16 @@ from deployments.media.probe import probe
 from deployments.media.sound import SoundPlan
 from deployments.media.stitch import stitch
 from deployments.records import pick_rows, save_motion
-from deployments.worker import ChunkResult, ChunkTask, render_chunk
+from deployments.worker import (
+    ChunkResult,
+    ChunkTask,
+    FitTask,
+    ReportTask,
+    StreamTask,
+    fit_engine,
+    render_chunk,
+    write_quality_report,
+)
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
 from serve_app.executor import Executor
 from serve_app.planner import Plan, check_clip, make_plan
@@ -69,7 +79,24 @@ class JobReport:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
 
-def run_sync(request: SyncRequest, cache: Cache, executor: Executor, progress: Progress = no_progress) -> JobReport:
+class Watch:
+    """Who looks on while a job runs; this one does not. With `streams`, chunks leave a piece of the stream each."""
+
+    streams = False
+
+    def planned(self, clip: Clip, plan: Plan) -> None:
+        """What the output will be."""
+
+    def chunk(self, result: ChunkResult) -> None:
+        """A chunk is finished, or was by an earlier run; in any order. May raise to end the job."""
+
+
+NOBODY = Watch()
+
+
+def run_sync(
+    request: SyncRequest, cache: Cache, executor: Executor, progress: Progress = no_progress, watch: Watch = NOBODY
+) -> JobReport:
     """One job from files to a file. Raises the errors of `deployments.errors`; nothing is left at `request.out` then."""
     check_request(request)
     job = JobReport(request.out, request.engine)
@@ -77,23 +104,27 @@ def run_sync(request: SyncRequest, cache: Cache, executor: Executor, progress: P
         clip = probe_clip(request.clip)
     with job.stage("speech"):
         speech, plan = plan_job(request, clip, executor.workers)
+        watch.planned(clip, plan)
     with job.stage("track"):
         tracked = track_face(clip, request.face, cache, executor, progress)
     with job.stage("avatar"):
-        avatar = fit_avatar(request.engine, tracked, cache, progress)
+        avatar = fit_avatar(request.engine, tracked, cache, executor, progress)
     with job.stage("motion"):
         motion = make_motion(request, speech, plan, tracked, avatar)
     key = job_key(request, plan, motion, avatar, tracked)
     with job.stage("render"):
         tasks = chunk_tasks(request, plan, motion, avatar, tracked, cache.job(key))
-        chunks = render_chunks(tasks, motion, executor, progress, job)
+        if watch.streams:
+            tasks = streamed(tasks, clip, plan, sound_of(plan, speech))
+        chunks = render_chunks(tasks, motion, executor, progress, job, watch)
     with job.stage("stitch"):
-        join(request, clip, plan, speech, chunks)
-    cache.drop_job(key)
+        join(request, clip, plan, sound_of(plan, speech), chunks)
+    if not watch.streams:
+        cache.drop_job(key)
     fill(job, plan, motion, chunks)
     if request.report is not None:
         with job.stage("report"):
-            job.page = report(request, job, tracked, plan, progress)
+            job.page = executor.call(write_quality_report, report_task(request, job, tracked, plan), progress)
     return job
 
 
@@ -127,12 +158,15 @@ def track_face(clip: Clip, face: str, cache: Cache, executor: Executor, progress
     return Tracked(clip, track, file, key)
 
 
-def fit_avatar(name: str, tracked: Tracked, cache: Cache, progress: Progress) -> Avatar:
+def fit_avatar(name: str, tracked: Tracked, cache: Cache, executor: Executor, progress: Progress) -> Avatar:
     """What the engine learns of the person, once per clip, face and engine."""
-    engine = get_engine(name)
     rooms = ("deployments/face", "deployments/motion", f"deployments/engines/{name}", "kernels")
     key = digest_of("avatar", tracked.key, name, code_version(rooms))
-    return cache.avatar(key, lambda folder: engine.fit(tracked.clip, tracked.track, folder, progress))
+
+    def fit(folder: Path) -> Avatar:
+        return executor.call(fit_engine, FitTask(name, tracked.clip, tracked.file, folder), progress)
+
+    return cache.avatar(key, fit)
 
 
 def make_motion(request: SyncRequest, speech: Speech, plan: Plan, tracked: Tracked, avatar: Avatar) -> Motion:
@@ -189,14 +223,28 @@ def chunk_tasks(
     ]
 
 
+def streamed(tasks: list[ChunkTask], clip: Clip, plan: Plan, sound: SoundPlan) -> list[ChunkTask]:
+    """The same tasks, each with what its piece of the stream needs; the sound is encoded here, once."""
+    from deployments.media.fragments import prepare_sound
+
+    timeline = plan.timeline
+    timed = replace(clip, time_base=timeline.time_base)
+    ready = prepare_sound(timed, timeline.pts, sound, tasks[0].out.with_name("sound.mka"))
+    return [
+        replace(task, stream=StreamTask(timeline.pts, timeline.time_base, ready, task.out.with_suffix(".m4s")))
+        for task in tasks
+    ]
+
+
 def render_chunks(
-    tasks: list[ChunkTask], motion: Motion, executor: Executor, progress: Progress, job: JobReport
+    tasks: list[ChunkTask], motion: Motion, executor: Executor, progress: Progress, job: JobReport, watch: Watch
 ) -> list[ChunkResult]:
     """Encoded chunks in order; those an interrupted run finished are taken as they are."""
-    waiting = [task for task in tasks if not task.out.is_file()]
+    waiting = [task for task in tasks if not finished(task)]
+    kept = [ChunkResult(task.span, task.out, count_weight(motion, task), 0.0) for task in tasks if finished(task)]
     frames = len(motion.weight)
     done = frames - sum(len(task.span) for task in waiting)
-    job.reused_chunks = len(tasks) - len(waiting)
+    job.reused_chunks = len(kept)
     progress("render", done, frames)
 
     def on_tick(count: int) -> None:
@@ -204,9 +252,16 @@ def render_chunks(
         done += count
         progress("render", done, frames)
 
-    made = {result.out: result for result in executor.map_ticks(render_chunk, waiting, on_tick)}
-    kept = {task.out: ChunkResult(task.span, task.out, count_weight(motion, task), 0.0) for task in tasks}
-    return list((kept | made).values())
+    results = []
+    for result in chain(kept, executor.map_ticks(render_chunk, waiting, on_tick)):
+        watch.chunk(result)
+        results.append(result)
+    return sorted(results, key=lambda result: result.span.start)
+
+
+def finished(task: ChunkTask) -> bool:
+    """Whether an earlier run left this chunk."""
+    return task.out.is_file() and (task.stream is None or task.stream.out.is_file())
 
 
 def chunk_path(folder: Path, span: Span) -> Path:
@@ -219,9 +274,13 @@ def count_weight(motion: Motion, task: ChunkTask) -> int:
     return int((motion.weight[task.span.start : task.span.stop] > 0).sum())
 
 
-def join(request: SyncRequest, clip: Clip, plan: Plan, speech: Speech, chunks: list[ChunkResult]) -> None:
+def sound_of(plan: Plan, speech: Speech) -> SoundPlan:
+    """The sound of the output: the speech, and the source's own around segments."""
+    return SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
+
+
+def join(request: SyncRequest, clip: Clip, plan: Plan, sound: SoundPlan, chunks: list[ChunkResult]) -> None:
     """Chunks and sound in one file, at its place when it is whole. Raises OutputError."""
-    sound = SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
     timed = replace(clip, time_base=plan.timeline.time_base)
     stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request))
 
@@ -239,16 +298,12 @@ def fill(job: JobReport, plan: Plan, motion: Motion, chunks: list[ChunkResult]) 
     job.motion = motion.info
 
 
-def report(request: SyncRequest, job: JobReport, tracked: Tracked, plan: Plan, progress: Progress) -> Path:
-    """Quality report beside the result: numbers as JSON and a page to look at."""
-    from deployments.quality.evaluate import evaluate
-    from deployments.quality.report import write_report
-
+def report_task(request: SyncRequest, job: JobReport, tracked: Tracked, plan: Plan) -> ReportTask:
+    """What the quality report needs to know beside the two files."""
     assert request.report is not None
     seconds = {f"seconds for {stage}": f"{spent:.1f}" for stage, spent in job.seconds.items()}
     info = {"engine": request.engine, "sync mode": request.sync_mode, "frames changed": job.patched, **seconds}
     facts: dict[str, Any] = {"borders": [start for start, _ in job.chunks], "info": {**info, **job.motion}}
     if not plan.timeline.is_source(tracked.clip.frames):
         facts["order"] = plan.timeline.order.tolist()
-    found = evaluate(request.out, request.clip, facts, progress, tracked.track)
-    return write_report(found, request.report)
+    return ReportTask(request.out, request.clip, tracked.file, facts, request.report)

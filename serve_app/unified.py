@@ -53,7 +53,7 @@ class LipSync:
         """Track and learn the person of a clip ahead of time; returns the avatar's folder."""
         with self._machine() as (cache, executor):
             tracked = track_face(probe_clip(Path(video)), face, cache, executor, self._progress)
-            return fit_avatar(self.engine, tracked, cache, self._progress).path
+            return fit_avatar(self.engine, tracked, cache, executor, self._progress).path
 
     @contextmanager
     def _machine(self) -> Iterator[tuple[Cache, Executor]]:

@@ -1,0 +1,1 @@
+"""What runs jobs on a server: claims them, fans their chunks out, keeps what they made. Knows no HTTP."""

@@ -1,0 +1,179 @@
+"""One job from its row to its result: what the command line does, with files from the store and news to the table."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from deployments.contracts import Clip
+from deployments.errors import Cancelled, LipSyncError
+from deployments.worker import ChunkResult
+from serve_app.executor import Executor
+from serve_app.jobs.records import ChunkRow, Job, StaleFence
+from serve_app.jobs.spec import SpeechSpec
+from serve_app.jobs.store import JobStore
+from serve_app.media_store import MediaStore
+from serve_app.pipeline import JobReport, Watch, fit_avatar, probe_clip, run_sync, track_face
+from serve_app.planner import Plan
+from serve_app.portrait import PortraitRequest, run_portrait
+from serve_app.request import SpeechSource, SyncRequest, segment
+from serve_app.service.store_cache import StoreCache
+
+SHARES = {"track": 0.25, "fit": 0.15, "render": 0.5, "measure": 0.1}  # of a job's time, about
+TELL_SECONDS = 0.25
+
+
+class Stopped(LipSyncError):
+    """This process ends; another one goes on with the job."""
+
+    code = "stopped"
+
+
+class Flags:
+    """Why a job that runs here must end: set by the dispatcher, read at every frame."""
+
+    def __init__(self) -> None:
+        self.cancel = threading.Event()
+        self.lost = threading.Event()
+        self.stop = threading.Event()
+
+    def check(self) -> None:
+        """Raise Cancelled, StaleFence or Stopped if the work must end."""
+        if self.lost.is_set():
+            raise StaleFence("another worker has this job")
+        if self.cancel.is_set():
+            raise Cancelled("the caller cancelled the job")
+        if self.stop.is_set():
+            raise Stopped("this worker ends; the job goes on elsewhere")
+
+
+class JobRun(Watch):
+    """A claimed job on its way. `work()` leaves its result in the store and says so in the table."""
+
+    streams = True
+
+    def __init__(self, job: Job, jobs: JobStore, media: MediaStore, keep_seconds: float, flags: Flags) -> None:
+        self.job, self.flags = job, flags
+        self._jobs, self._media, self._keep = jobs, media, keep_seconds
+        self._started = time.monotonic()
+        self._told = 0.0
+        self._done: dict[str, float] = {}  # fraction of every stage
+
+    def work(self, executor: Executor) -> None:
+        """Run the job with an executor. Raises the errors of `deployments.errors`."""
+        kinds: dict[str, Callable[[Executor], None]] = {
+            "video": self._video,
+            "portrait": self._portrait,
+            "avatar": self._avatar,
+        }
+        kinds[self.job.spec.kind](executor)
+
+    def _video(self, executor: Executor) -> None:
+        spec = self.job.spec
+        result, report = f"results/{self.job.id}.mp4", f"reports/{self.job.id}"
+        request = SyncRequest(
+            clip=self._media.fetch(spec.source),
+            speech=tuple(map(self._source, spec.speech)),
+            out=self._place(result),
+            engine=spec.engine,
+            sync_mode=spec.sync_mode,
+            chunks=spec.chunks,
+            face=spec.face,
+            quality=spec.quality,
+            expression=spec.expression,
+            report=self._place(report) if spec.report else None,
+            voice=spec.speech[0].voice,
+            options=spec.options,
+        )
+        done = run_sync(request, StoreCache(self._media), executor, self.progress, self)
+        self._media.put(request.out, result)
+        if request.report is not None:
+            self._media.put_folder(request.report, report)
+        self._succeed(result, report if spec.report else None, facts_of(done))
+
+    def _portrait(self, executor: Executor) -> None:
+        spec = self.job.spec
+        result = f"results/{self.job.id}.mp4"
+        out = self._place(result)
+        request = PortraitRequest(
+            self._media.fetch(spec.source), self._source(spec.speech[0]), out, spec.quality, spec.speech[0].voice, spec.expression
+        )
+        run_portrait(request, self.progress)
+        self._media.put(out, result)
+        self._succeed(result, None, {})
+
+    def _avatar(self, executor: Executor) -> None:
+        spec, cache = self.job.spec, StoreCache(self._media)
+        clip = probe_clip(self._media.fetch(spec.source))
+        tracked = track_face(clip, spec.face, cache, executor, self.progress)
+        avatar = fit_avatar(spec.engine, tracked, cache, executor, self.progress)
+        self._succeed(None, None, {"avatar": avatar.path.name, **clip_facts(clip, clip.frames, clip.duration)})
+
+    def _source(self, spec: SpeechSpec) -> SpeechSource:
+        whole = spec.start is None or spec.end is None
+        part = None if whole else segment(str(spec.start), str(spec.end))
+        audio = None if spec.audio is None else self._media.fetch(spec.audio)
+        return SpeechSource(audio, spec.text, part)
+
+    def _place(self, key: str) -> Path:
+        path = self._media.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _succeed(self, result: str | None, report: str | None, facts: dict[str, Any]) -> None:
+        self.flags.check()
+        self._jobs.succeed(self.job.id, self.job.fence, result, report, facts, self._keep)
+
+    def planned(self, clip: Clip, plan: Plan) -> None:
+        """See `Watch.planned`."""
+        facts = clip_facts(clip, len(plan.timeline.order), plan.timeline.duration)
+        self._jobs.note(self.job.id, self.job.fence, {**facts, "chunks": len(plan.spans)})
+
+    def chunk(self, result: ChunkResult) -> None:
+        """Commit a finished chunk; a worker that lost the job is refused here."""
+        key = self._key(result.out)
+        piece = result.out.with_suffix(".m4s")
+        segment_key = self._key(piece) if piece.is_file() else None
+        row = ChunkRow(self.job.id, result.span.start, result.span.stop, key, self.job.fence, result.seconds, segment_key)
+        self._jobs.commit_chunk(row)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._media.root).as_posix()
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Tell the table how far the job is, a few times a second; raise what ends it."""
+        self.flags.check()
+        self._done[stage] = done / total if total else 1.0
+        now = time.monotonic()
+        if now - self._told < TELL_SECONDS and done < total:
+            return
+        self._told = now
+        fraction = min(0.99, sum(share * self._done.get(name, 0.0) for name, share in SHARES.items()))
+        eta = (now - self._started) * (1 - fraction) / fraction if fraction > 0.02 else None
+        self._jobs.progress(self.job.id, self.job.fence, stage, min(done, total), total, fraction, eta)
+
+
+def clip_facts(clip: Clip, frames: int, seconds: Fraction) -> dict[str, Any]:
+    """What callers ask of an output."""
+    return {
+        "width": clip.width,
+        "height": clip.height,
+        "fps": float(clip.average_rate),
+        "frames": frames,
+        "seconds": float(seconds),
+    }
+
+
+def facts_of(done: JobReport) -> dict[str, Any]:
+    """A finished job's figures, for its row."""
+    return {
+        "frames": done.frames,
+        "patched": done.patched,
+        "reused_chunks": done.reused_chunks,
+        "stage_seconds": {stage: round(seconds, 3) for stage, seconds in done.seconds.items()},
+        "motion": {name: value for name, value in done.motion.items() if isinstance(value, (str, int, float))},
+    }
