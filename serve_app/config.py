@@ -16,3 +16,12 @@ class Settings(BaseSettings):
 
     keep_days: int = Field(default=14, ge=1)
     """Unfinished jobs older than this are deleted from the cache."""
+
+
+class Secrets(BaseSettings):
+    """`LIPSYNC_CALLBACK_SECRET`, `LIPSYNC_DATABASE`: what must not stand in a file that people share."""
+
+    model_config = SettingsConfigDict(env_prefix="LIPSYNC_", frozen=True)
+
+    callback_secret: str = ""
+    database: str = ""

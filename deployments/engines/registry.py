@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from deployments.contracts import Engine
+from deployments.engines.scaling import ReplicaSettings
 from deployments.errors import OptionError
 
 
@@ -40,10 +41,21 @@ def engine_about() -> dict[str, str]:
     return {name: ENGINES[name].about for name in engine_names()}
 
 
+def replica_settings(name: str) -> ReplicaSettings:
+    """How a server keeps the engine called `name`. Raises OptionError for an unknown one."""
+    module = import_module(f"{_entry(name).module.rpartition('.')[0]}.deployment")
+    settings: ReplicaSettings = module.DEPLOYMENT
+    return settings
+
+
 def get_engine(name: str) -> Engine:
     """The engine called `name`, fresh. Raises OptionError that lists the known ones."""
-    if name not in ENGINES:
-        raise OptionError(f"expected an engine of {', '.join(engine_names())}; got {name!r}; see `lipsync models`")
-    entry = ENGINES[name]
+    entry = _entry(name)
     engine: Engine = getattr(import_module(entry.module), entry.attribute)()
     return engine
+
+
+def _entry(name: str) -> Entry:
+    if name not in ENGINES:
+        raise OptionError(f"expected an engine of {', '.join(engine_names())}; got {name!r}; see `lipsync models`")
+    return ENGINES[name]

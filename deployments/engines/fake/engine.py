@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from deployments.contracts import (
 )
 
 CONTEXT_FRAMES = 2
+COST = LIP_COEFFICIENTS - 1  # this coefficient is the seconds that a frame shall take: a device of known speed
 
 
 class Fake:
@@ -35,7 +37,7 @@ class Fake:
 
     def limits(self) -> EngineLimits:
         """Two frames of motion on both sides, so that a wrong slice of the motion shows."""
-        return EngineLimits(context_frames=CONTEXT_FRAMES, sequential=False, options=("expression",))
+        return EngineLimits(context_frames=CONTEXT_FRAMES, sequential=False, options=("expression", "cost"))
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Keep the mean colour of the clip's first face: just enough to see that a fit was reused."""
@@ -50,6 +52,7 @@ class Fake:
         times = clip.times()
         coefficients = np.zeros((clip.frames, LIP_COEFFICIENTS), np.float32)
         coefficients[:, 0] = [loudness(speech, time) * float(options.get("expression", 1.0)) for time in times]
+        coefficients[:, COST] = float(options.get("cost", 0.0))
         return Motion(coefficients, track.usable.astype(np.float32), {"source": "loudness"})
 
     def render(
@@ -60,6 +63,7 @@ class Fake:
         json.loads((avatar.path / "avatar.json").read_text(encoding="utf-8"))
         for frame, picture in zip(range(span.start, span.stop), pictures, strict=True):
             picture.rgb()
+            time.sleep(float(motion.coefficients[frame, COST]))
             yield paint(motion, track, frame) if motion.weight[frame] > 0 and track.usable[frame] else None
 
 
