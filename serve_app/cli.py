@@ -16,6 +16,7 @@ from rich.table import Table
 from deployments.errors import Cancelled, LipSyncError, OptionError, OutputError
 from serve_app.planner import SyncMode
 from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, segment
+from serve_app.serve_command import register
 
 app = typer.Typer(
     help="New speech in, the same video out with the mouth following it.",
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 weights = typer.Typer(help="Model files: which there are, fetch them, check them.", no_args_is_help=True)
 app.add_typer(weights, name="weights")
+register(app)
 
 Audio = Annotated[list[Path] | None, typer.Option("--audio", "-a", help="Sound file; once per --segment.")]
 Words = Annotated[list[str] | None, typer.Option("--text", "-t", help="Words to speak; once per --segment.")]

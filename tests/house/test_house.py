@@ -16,11 +16,14 @@ KERNELS_MAY = {"torch", "triton", "numba", "numpy", "kernels", *sys.stdlib_modul
 ONLY_IN = {
     "av": ("deployments/media/",),
     "triton": ("kernels/",),
-    "ray": ("serve_app/app.py", "serve_app/router.py", "serve_app/batch.py", "deployments/engines/"),
-    "fastapi": ("serve_app/app.py", "serve_app/api.py"),
+    "ray": ("serve_app/app.py", "serve_app/router.py", "serve_app/batch.py"),
+    "fastapi": ("serve_app/app.py", "serve_app/api/"),
+    "starlette": ("serve_app/api/",),
+    "sqlalchemy": ("serve_app/jobs/",),
+    "fsspec": ("serve_app/media_store.py",),
 }
 FORBIDDEN_CALLS = {"eval", "exec", "pickle.load", "pickle.loads", "os.system", "torch.load"}
-ENGINE_FILES = {"README.md", "__init__.py", "config.py", "fit.py", "motion.py", "render.py", "engine.py"}
+ENGINE_FILES = {"README.md", "__init__.py", "config.py", "fit.py", "motion.py", "render.py", "engine.py", "deployment.py"}
 MAX_LINES = 400
 MAX_FUNCTION = 60
 ENGINES = sorted(path.parent for path in (ROOT / "deployments" / "engines").glob("*/engine.py"))

@@ -1,0 +1,149 @@
+"""The wiring: `build(args)` makes the whole application, for the command line, config files and Kubernetes alike."""
+
+# No `from __future__ import annotations` here: Serve reads the type of `build`'s argument, not its name.
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
+
+from deployments.engines.registry import ENGINES, get_engine
+from deployments.engines.replica import EngineReplica
+from deployments.engines.scaling import ReplicaSettings
+from deployments.errors import LipSyncError
+from serve_app.api import create_api
+from serve_app.api.services import ApiSettings, EngineState, Services
+from serve_app.jobs.store import open_jobs
+from serve_app.media_store import MediaStore
+from serve_app.router import SLOTS, Router
+from serve_app.service.args import ServeArgs
+from serve_app.service.log import log, set_up_logs
+
+LOOK_SECONDS = 1.0
+ROUTER_SHUTDOWN_SECONDS = 30.0
+
+
+def build(args: ServeArgs) -> Application:
+    """The application: HTTP ingress, router, and one deployment per engine."""
+    open_store = partial(_open_store, args.store_url(), str(args.mirror_folder()), args.store_options)
+    gpus = ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0
+    engines = {name: _engine(name, extra.merged(name), gpus, open_store) for name, extra in args.engines.items()}
+    router = serve.deployment(Router).options(
+        name="router",
+        num_replicas=args.router.replicas,
+        max_ongoing_requests=100,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=ROUTER_SHUTDOWN_SECONDS,
+        health_check_period_s=5,
+    )
+    api = serve.deployment(serve.ingress()(Ingress)).options(
+        name="api",
+        num_replicas=args.api_replicas,
+        max_ongoing_requests=500,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=ROUTER_SHUTDOWN_SECONDS,
+    )
+    return api.bind(args, open_store, router.bind(args, open_store, engines))
+
+
+def _open_store(url: str, mirror: str, options: dict[str, Any]) -> MediaStore:
+    return MediaStore(url, Path(mirror), options)
+
+
+def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callable[[], MediaStore]) -> Application:
+    """One engine's deployment; each replica holds one GPU where there are GPUs."""
+    deployment = serve.deployment(EngineReplica).options(
+        name=name,
+        max_ongoing_requests=SLOTS,
+        ray_actor_options={"num_gpus": settings.gpus if gpus else 0, "num_cpus": settings.cpus},
+        autoscaling_config={
+            "min_replicas": settings.min_replicas,
+            "max_replicas": settings.max_replicas,
+            "initial_replicas": settings.min_replicas,
+            "target_ongoing_requests": SLOTS * 0.75,  # full replicas ask for one more, half-full ones do not
+            "upscale_delay_s": settings.start_seconds,
+            "downscale_delay_s": settings.idle_seconds,
+        },
+        request_router_config=RequestRouterConfig(initial_backoff_s=0.01, max_backoff_s=0.02),
+        graceful_shutdown_timeout_s=settings.shutdown_seconds,
+        health_check_period_s=settings.health_seconds,
+    )
+    return deployment.bind(name, open_store)
+
+
+class Ingress:
+    """Deployment: the HTTP API. Reads and writes the table and the store; never renders."""
+
+    def __init__(self, args: ServeArgs, open_store: Callable[[], MediaStore], router: DeploymentHandle) -> None:
+        set_up_logs(args.log_level)
+        self._args, self._router = args, router
+        self._live: dict[str, int] | None = None
+        self._seen = time.monotonic()
+        self._services = Services(
+            jobs=open_jobs(args.database_url()),
+            media=open_store(),
+            settings=args.api,
+            engines=self._engine_states,
+            ready=self._ready,
+        )
+        threading.Thread(target=self._look_often, daemon=True).start()
+        log.info("api_started", pid=os.getpid())
+
+    def __serve_build_asgi_app__(self) -> Any:  # noqa: PLW3201 Serve's name
+        return create_api(self._services)
+
+    def _engine_states(self) -> dict[str, EngineState]:
+        live = self._live or {}
+        return {name: engine_state(name, live.get(name, 0), extra.merged(name)) for name, extra in self._args.engines.items()}
+
+    def _ready(self) -> str | None:
+        """None once a router lives and every engine that shall be resident is; else what is missing."""
+        live = self._live
+        if live is None:
+            return "the router is starting"
+        late = [n for n, extra in self._args.engines.items() if live.get(n, 0) < min(1, extra.merged(n).min_replicas)]
+        return f"starting: {', '.join(late)}" if late else None
+
+    def _look_often(self) -> None:
+        while True:
+            try:
+                self._live = self._router.state.remote().result(timeout_s=10)
+            except Exception as error:  # noqa: BLE001 a router that died is started again; requests are answered meanwhile
+                log.warning("router_silent", error=f"{type(error).__name__}: {error}")
+            time.sleep(LOOK_SECONDS)
+
+
+def engine_state(name: str, live: int, settings: ReplicaSettings) -> EngineState:
+    """What callers may know of an engine."""
+    if live:
+        state = "ready"
+    else:
+        state = "starting" if settings.min_replicas else "on demand"
+    return EngineState(name, ENGINES[name].about, get_engine(name).limits().options, state)  # type: ignore[arg-type]
+
+
+def run(args: ServeArgs, host: str, port: int) -> None:
+    """`lipsync serve`: start Ray here if there is none, the application, and block until a signal."""
+    if not ray.is_initialized():
+        ray.init(log_to_driver=True, include_dashboard=False)
+    serve.start(http_options={"host": host, "port": port})
+    try:
+        serve.run(build(args), name="lipsync", route_prefix="/", blocking=False)
+        log.info("serving", host=host, port=port)
+        while True:
+            time.sleep(3600)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+__all__ = ["ApiSettings", "Ingress", "LipSyncError", "build", "run"]

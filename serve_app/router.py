@@ -1,0 +1,262 @@
+"""The router: runs `pipeline.py` with replica handles as its executor. The only file that calls engines through Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import ray
+from ray import serve
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from deployments.contracts import Progress
+from deployments.wire import Store, bring, give, pack, unpack
+from deployments.worker import ChunkTask, FitTask
+from serve_app.callbacks import CallbackSender
+from serve_app.config import Secrets
+from serve_app.executor import Executor, OnTick, Tick
+from serve_app.jobs.records import Job
+from serve_app.jobs.store import JobStore, open_jobs
+from serve_app.media_store import MediaStore
+from serve_app.service.args import ServeArgs
+from serve_app.service.dispatcher import Dispatcher, DispatchSettings
+from serve_app.service.fan_out import FanOut
+from serve_app.service.housekeeping import Housekeeping
+from serve_app.service.log import log, set_up_logs
+from serve_app.service.runner import Flags
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+OpenStore = Callable[[], MediaStore]
+
+LOST = (ActorDiedError, ActorUnavailableError)
+SLOTS = 2  # calls in flight at one replica: one works, one waits
+POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0  # between looks at how many replicas live
+
+
+class ReplicaExecutor:
+    """Chunks and fits go to an engine's replicas, pieces of tracking and measuring to any CPU of the cluster."""
+
+    def __init__(
+        self, handle: DeploymentHandle | None, live: Callable[[], int], open_store: OpenStore, flags: Flags, task_cpus: float
+    ) -> None:
+        self._handle, self._live, self._open_store, self._flags = handle, live, open_store, flags
+        self._store = open_store()
+        self._run = ray.remote(num_cpus=task_cpus, max_retries=3)(_cpu_task)
+
+    @property
+    def workers(self) -> int:
+        """Replicas that chunks can go to."""
+        return max(1, self._live())
+
+    def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
+        """Fits to a replica with its device; all else to a CPU."""
+        if not isinstance(task, FitTask):
+            return next(self.map(_without_progress, [(function, task)]))
+        found: list[Result] = []
+        for event in self._events([task], "fit"):
+            if event[0] == "progress":
+                progress(*event[1:])
+            elif event[0] == "done":
+                found.append(event[2])
+        bring_back(task, self._store)
+        return found[0]
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """In order; Ray runs a piece again whose machine died."""
+        root = self._store.root
+        waiting = [self._run.remote(function, pack(task, root), self._open_store) for task in tasks]
+        try:
+            for ref in waiting:
+                while not ray.wait([ref], timeout=POLL_SECONDS)[0]:
+                    self._flags.check()
+                yield unpack(ray.get(ref), root)
+        finally:
+            for ref in waiting:
+                ray.cancel(ref, force=True)
+
+    def map_ticks(
+        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
+    ) -> Iterator[Result]:
+        """As they come."""
+        assert all(isinstance(task, ChunkTask) for task in tasks), "only chunks go to replicas"
+        for event in self._events(tasks, "render"):
+            if event[0] == "tick":
+                on_tick(event[1])
+            elif event[0] == "done":
+                bring_back(tasks[event[1]], self._store)
+                yield event[2]
+
+    def _events(self, tasks: Sequence[Any], verb: str) -> Iterator[tuple[Any, ...]]:
+        """Events of all tasks; ends with the last result, or raises the first error."""
+        if not tasks:
+            return
+        line: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        fan_out = FanOut(lambda task: self._send(verb, task), LOST, line.put, lambda: SLOTS * self.workers)
+        thread = _LoopThread(fan_out, [pack(task, self._store.root) for task in tasks], line)
+        thread.start()
+        try:
+            while True:
+                self._flags.check()
+                try:
+                    event = line.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    continue
+                if event[0] == "end":
+                    if event[1] is not None:
+                        raise event[1]
+                    return
+                yield (*event[:2], unpack(event[2], self._store.root)) if event[0] == "done" else event
+        finally:
+            thread.end()
+
+    async def _send(self, verb: str, task: Any) -> AsyncIterator[tuple[Any, ...]]:
+        assert self._handle is not None, "this engine has no deployment"
+        response = getattr(self._handle.options(stream=True), verb).remote(task)
+        try:
+            async for event in response:
+                yield event
+        except (asyncio.CancelledError, GeneratorExit):
+            response.cancel()
+            raise
+
+
+class _LoopThread(threading.Thread):
+    """An event loop of its own for one fan-out: the job's thread stays plain and blocking."""
+
+    def __init__(self, fan_out: FanOut, tasks: Sequence[Any], line: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+        super().__init__(daemon=True, name="fan-out")
+        self._fan_out, self._tasks, self._line = fan_out, tasks, line
+        self._loop = asyncio.new_event_loop()
+        self._main: asyncio.Task[None] | None = None
+        self._begun = threading.Event()
+
+    def run(self) -> None:
+        """Until all tasks are done, or `end()`."""
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._main = self._loop.create_task(self._fan_out.run(self._tasks))
+            self._begun.set()
+            self._loop.run_until_complete(self._main)
+            self._line.put(("end", None))
+        except asyncio.CancelledError:
+            self._line.put(("end", None))
+        except Exception as error:  # noqa: BLE001 raised again in the job's thread
+            self._line.put(("end", error))
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    def end(self) -> None:
+        """Cancel what is left, and wait until replicas were told."""
+        self._begun.wait(1)
+        main = self._main
+        if main is not None and self.is_alive():
+            try:
+                self._loop.call_soon_threadsafe(main.cancel)
+            except RuntimeError:  # it ended by itself this moment
+                return
+        self.join(2)
+
+
+def _cpu_task(function: Callable[[Any], Any], task: Any, open_store: OpenStore) -> Any:
+    """On some machine: bring the inputs, work, give the products."""
+    store = open_store()
+    mine = unpack(task, store.root)
+    needs = mine[1] if isinstance(mine, tuple) else mine
+    bring(needs, store)
+    result = function(mine)
+    give(needs, store)
+    return pack(result, store.root)
+
+
+def _without_progress(call: tuple[Callable[[Any, Progress], Any], Any]) -> Any:
+    function, task = call
+    return function(task, lambda stage, done, total: None)
+
+
+def bring_back(task: Any, store: Store) -> None:
+    """What another machine made, for the stitch here."""
+    match task:
+        case ChunkTask():
+            store.fetch(task.out.relative_to(store.root).as_posix())
+        case FitTask():
+            store.fetch_folder(task.out.relative_to(store.root).as_posix())
+
+
+class Router:
+    """Deployment: a dispatcher whose executors are replicas. Jobs do not run inside requests."""
+
+    def __init__(self, args: ServeArgs, open_store: OpenStore, engines: dict[str, DeploymentHandle]) -> None:
+        set_up_logs(args.log_level)
+        self._args, self._open_store, self._engines = args, open_store, engines
+        self._live: dict[str, int] = {}
+        self._jobs: JobStore = open_jobs(args.database_url())
+        media = open_store()
+        settings = DispatchSettings(args.router.slots, args.router.lease_seconds, keep=args.api.retention_seconds)
+        self._dispatcher = Dispatcher(self._jobs, media, self._executor, settings)
+        sender = CallbackSender(self._jobs, Secrets().callback_secret.encode(), args.api.address_rule())
+        self._housekeeping = Housekeeping(self._jobs, media, sender.send_due)
+        self._ended = threading.Event()
+        self._look()
+        threading.Thread(target=self._look_often, daemon=True).start()
+        self._dispatcher.start()
+        self._housekeeping.start()
+        log.info("router_started", pid=os.getpid(), engines=sorted(engines))
+
+    @contextmanager
+    def _executor(self, job: Job, flags: Flags) -> Iterator[Executor]:
+        engine = job.spec.engine
+        yield ReplicaExecutor(
+            self._engines.get(engine), lambda: self._live.get(engine, 0), self._open_store, flags, self._args.router.task_cpus
+        )
+
+    def state(self) -> dict[str, int]:
+        """Live replicas of every engine."""
+        return {name: self._live.get(name, 0) for name in self._engines}
+
+    def pid(self) -> int:
+        """Process number, for people and for failure tests."""
+        return os.getpid()
+
+    def check_health(self) -> None:
+        """Both loops turn and the table answers."""
+        if not self._dispatcher.healthy():
+            raise RuntimeError("the dispatcher stands still")
+        self._jobs.counts()
+
+    def _look_often(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self._live = live_replicas()
+        except Exception as error:  # noqa: BLE001 the controller may be starting again; the last count stays
+            log.warning("no_status", error=f"{type(error).__name__}: {error}")
+
+    def __del__(self) -> None:
+        """Graceful shutdown: give running jobs back."""
+        started = time.monotonic()
+        if hasattr(self, "_ended"):
+            self._ended.set()
+            self._dispatcher.stop()
+            self._housekeeping.stop()
+            log.info("router_stopped", seconds=round(time.monotonic() - started, 3))
+
+
+def live_replicas() -> dict[str, int]:
+    """Running replicas by deployment name, of all applications."""
+    found: dict[str, int] = {}
+    for application in serve.status().applications.values():
+        for name, deployment in application.deployments.items():
+            found[name] = found.get(name, 0) + deployment.replica_states.get("RUNNING", 0)
+    return found
