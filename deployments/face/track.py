@@ -6,7 +6,8 @@ A clip is tracked in shards of a fixed length, so the result does not depend on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from deployments.contracts import MESH_POINTS, Clip, Progress, Span, Track, no_p
 from deployments.errors import NoFaceError
 from deployments.face.choice import FaceChoice, parse_choice
 from deployments.face.detect import FaceDetector
-from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, Landmarker, roi_of_box, roi_of_points
+from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, Landmarker, Roi, roi_of_box, roi_of_points
 from deployments.media.decode import decode
 
 SHARD_FRAMES = 200
@@ -24,7 +25,10 @@ MIN_PRESENCE = 0.5
 MIN_EYE_DISTANCE = 16.0  # pixels; below this a mouth is a handful of pixels
 MAX_TURN = 0.42  # nose offset from the eye centre, in eye distances: beyond it the face is a profile
 THUMB = (32, 18)
-CUT_LEVEL = 28.0  # mean absolute difference of thumbnails, 0..255
+THUMB_STEP = 8  # of the samples that a thumbnail is made of
+CUT_LEVEL = 24.0  # mean absolute difference of luma thumbnails, 0..255
+REACH = 0.5 * 1.05  # half a window's side, with the largest jitter
+JITTER_SHARE = 0.05  # of a side: shift and turn of the jittered windows
 
 MapLike = Callable[[Callable[["Shard"], Track], Sequence["Shard"]], Iterable[Track]]
 
@@ -73,16 +77,59 @@ def track_shard(shard: Shard) -> Track:
     """Track the frames of one shard; the frame before it is read to find a cut at its start."""
     start = max(0, shard.span.start - 1)
     tracker = FrameTracker(shard.choice, shard.passes)
-    rows = [tracker.step(picture.rgb()) for picture in decode(shard.clip, Span(start, shard.span.stop))]
+    rows = [tracker.step(picture) for picture in decode(shard.clip, Span(start, shard.span.stop))]
     return stack(rows[shard.span.start - start :])
 
 
 def track_image(rgb: NDArray[np.uint8], choice: str = "largest") -> Track:
     """Track of a still picture [H, W, 3]: T = 1, five passes. Raises NoFaceError."""
-    row = FrameTracker(parse_choice(choice, None), passes=5).step(rgb)
+    row = FrameTracker(parse_choice(choice, None), passes=5).step(Still(rgb))
     if not row.usable:
         raise NoFaceError("no usable face in the picture; it needs one face, roughly frontal, eye distance >= 16 px")
     return stack([row])
+
+
+class Seen(Protocol):
+    """What the tracker asks of a frame; `contracts.Picture` without pasting, and its luma."""
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Upright picture [H, W, 3]."""
+        ...
+
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
+
+    def window(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """A part of `rgb()`."""
+        ...
+
+    def luma(self, step: int) -> NDArray[np.uint8]:
+        """Every `step`-th sample of the stored luma, 8 bits; only ever compared with that of other frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class Still:
+    """A picture [H, W, 3] that comes from no clip."""
+
+    pixels: NDArray[np.uint8]
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """The picture."""
+        return self.pixels
+
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def window(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """A part of it."""
+        return np.ascontiguousarray(self.pixels[y : y + height, x : x + width])
+
+    def luma(self, step: int) -> NDArray[np.uint8]:
+        """Its green, which is most of the luma."""
+        return np.ascontiguousarray(self.pixels[::step, ::step, 1])
 
 
 @dataclass(frozen=True)
@@ -104,26 +151,34 @@ class FrameTracker:
         self._last: NDArray[np.float32] | None = None
         self._thumb: NDArray[np.float32] | None = None
 
-    def step(self, rgb: NDArray[np.uint8]) -> FrameRow:
+    def step(self, picture: Seen) -> FrameRow:
         """Track the next frame."""
-        cut = self._is_cut(rgb)
-        found = None if cut or self._last is None else self._follow(rgb)
+        cut = self._is_cut(picture.luma(THUMB_STEP))
+        found = None if cut or self._last is None else self._follow(picture)
         if found is None:
-            found = self._search(rgb)
+            found = self._search(picture.rgb())
         if found is None:
             self._last = None
             return FrameRow(np.zeros((MESH_POINTS, 3), np.float32), 0.0, False, cut)
         self._last, score = found
-        return FrameRow(self._last, score, is_usable(self._last, rgb.shape), cut)
+        return FrameRow(self._last, score, is_usable(self._last, picture.size()), cut)
 
-    def _is_cut(self, rgb: NDArray[np.uint8]) -> bool:
-        thumb = cv2.resize(rgb[::8, ::8], THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+    def _is_cut(self, luma: NDArray[np.uint8]) -> bool:
+        thumb = cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
         last, self._thumb = self._thumb, thumb
         return last is not None and float(np.abs(thumb - last).mean()) > CUT_LEVEL
 
-    def _follow(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
+    def _follow(self, picture: Seen) -> tuple[NDArray[np.float32], float] | None:
+        """Look where the face was; only that window is converted to RGB."""
         assert self._last is not None
-        points, score = self._landmarker.points(rgb, roi_of_points(self._last), self._passes)
+        roi = roi_of_points(self._last)
+        window = window_of(roi, *picture.size())
+        if window is None:
+            return None
+        x, y = window[:2]
+        moved = replace(roi, center=(roi.center[0] - x, roi.center[1] - y))
+        points, score = self._landmarker.points(picture.window(*window), moved, self._passes)
+        points[:, :2] += np.array([x, y], np.float32)
         return (points, score) if score >= MIN_PRESENCE else None
 
     def _search(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
@@ -135,6 +190,14 @@ class FrameTracker:
             if score >= MIN_PRESENCE:
                 return points, score
         return None
+
+
+def window_of(roi: Roi, height: int, width: int) -> tuple[int, int, int, int] | None:
+    """Upright box (x, y, width, height) inside the picture that holds the window and its jittered copies."""
+    reach = roi.side * (REACH * (abs(np.cos(roi.angle)) + abs(np.sin(roi.angle))) + JITTER_SHARE)
+    x0, y0 = max(0, int(roi.center[0] - reach)), max(0, int(roi.center[1] - reach))
+    x1, y1 = min(width, int(roi.center[0] + reach) + 2), min(height, int(roi.center[1] + reach) + 2)
+    return (x0, y0, x1 - x0, y1 - y0) if x1 > x0 and y1 > y0 else None
 
 
 def is_usable(points: NDArray[np.float32], shape: tuple[int, ...]) -> bool:

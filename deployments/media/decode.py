@@ -71,6 +71,13 @@ class YuvPicture:
         part = part[top - y0 : top - y0 + high, left - x0 : left - x0 + wide]
         return np.ascontiguousarray(np.rot90(part, self._turns))
 
+    def luma(self, step: int) -> NDArray[np.uint8]:
+        """Every `step`-th stored luma sample [h, w], scaled to 8 bits, not turned upright: to compare frames."""
+        plane = self._frame.planes[0]
+        wide = self._rule.depth > 8
+        rows = np.frombuffer(plane, np.uint16 if wide else np.uint8).reshape(plane.height, -1)[::step, : plane.width : step]
+        return (rows >> (self._rule.depth - 8)).astype(np.uint8)
+
     def _to_rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         view = frame.reformat(
             format="rgb24",

@@ -12,7 +12,7 @@ from deployments.face.choice import FaceChoice, parse_choice
 from deployments.face.detect import FaceBox, FaceDetector, overlap
 from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 from deployments.face.speaking import agreement
-from deployments.face.track import FrameTracker, join, stack, track_image
+from deployments.face.track import FrameTracker, Still, join, stack, track_image
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +29,22 @@ def test_finds_the_eyes_and_the_mouth(astronaut: np.ndarray) -> None:
 
 def test_follows_a_shift_by_its_size(astronaut: np.ndarray) -> None:
     tracker = FrameTracker(FaceChoice(), passes=2)
-    first = tracker.step(astronaut)
-    second = tracker.step(np.roll(astronaut, (4, 9), axis=(0, 1)))
+    first = tracker.step(Still(astronaut))
+    second = tracker.step(Still(np.roll(astronaut, (4, 9), axis=(0, 1))))
     np.testing.assert_allclose((second.landmarks - first.landmarks)[:, :2].mean(0), (9, 4), atol=0.6)
 
 
 def test_a_cut_starts_a_shot_and_no_face_is_said(astronaut: np.ndarray) -> None:
     tracker = FrameTracker(FaceChoice(), passes=1)
     wall = np.full_like(astronaut, 128)
-    track = stack([tracker.step(frame) for frame in (astronaut, astronaut, wall, wall, astronaut)])
+    track = stack([tracker.step(Still(frame)) for frame in (astronaut, astronaut, wall, wall, astronaut)])
     assert track.usable.tolist() == [True, True, False, False, True]
     assert track.shot.tolist() == [0, 0, 1, 1, 2]
 
 
 def test_shots_count_on_over_shards(astronaut: np.ndarray) -> None:
     tracker = FrameTracker(FaceChoice(), passes=1)
-    rows = [tracker.step(frame) for frame in (astronaut, np.full_like(astronaut, 200), astronaut)]
+    rows = [tracker.step(Still(frame)) for frame in (astronaut, np.full_like(astronaut, 200), astronaut)]
     assert join([stack(rows[:2]), stack(rows[2:])]).shot.tolist() == [0, 1, 2]
 
 
