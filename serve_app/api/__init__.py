@@ -1,0 +1,36 @@
+"""The HTTP API, in the shape of OpenAI's Videos API. Knows the job table and the media store, and no Ray."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from serve_app.api import assets, avatars, delivery, errors, ops, pages, videos
+from serve_app.api.metrics import Metrics
+from serve_app.api.services import ApiSettings, EngineState, Services
+from serve_app.api.uploads import sweep
+from serve_app.api.watch import Watch
+
+__all__ = ["ApiSettings", "EngineState", "Services", "create_api"]
+
+ABOUT = (
+    "New speech in, the same video out with the mouth following it. OpenAI's `client.videos` works against it: "
+    "`OpenAI(base_url='http://HOST:PORT/v1')`."
+)
+
+
+def create_api(services: Services) -> FastAPI:
+    """The application. It can run under any ASGI server, several times over the same stores."""
+    app = FastAPI(title="lipsync-serve", description=ABOUT, version="1", docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.state.metrics = Metrics(services.jobs)
+    app.add_middleware(Watch, metrics=app.state.metrics)
+    errors.install(app)
+    for router in (videos.router, delivery.router, avatars.router, assets.router, ops.models):
+        app.include_router(router, prefix="/v1")
+    app.include_router(ops.router)
+    app.include_router(pages.router)
+    if pages.WEB.is_dir():
+        app.mount("/web", pages.Static(directory=pages.WEB), name="web")
+    pages.describe_bodies(app)
+    sweep(services.incoming)
+    return app

@@ -1,0 +1,62 @@
+"""`/v1/avatars`: learn a person once, use the id in many jobs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+
+from serve_app.api.auth import Owner
+from serve_app.api.listing import page_of
+from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, show_job
+from serve_app.api.services import Door
+from serve_app.api.submit import submit_avatar
+from serve_app.api.uploads import read_form
+from serve_app.api.videos import admit, body_of, caller_of, forget, job_of
+
+router = APIRouter(tags=["avatars"])
+KINDS = ("avatar",)
+
+
+@router.post("/avatars", openapi_extra=body_of("AvatarRequest", ("video",)))
+async def create_avatar(request: Request, services: Door, owner: Owner) -> JobAnswer:
+    """Queue the fit of a person. The id can be used once its status is `completed`."""
+    await run_in_threadpool(admit, services)
+    count = request.app.state.metrics.count_upload
+    async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
+        return show_job(await run_in_threadpool(submit_avatar, services, form, caller_of(request, owner)))
+
+
+@router.get("/avatars")
+def list_avatars(
+    services: Door,
+    owner: Owner,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    status: StatusWord | None = None,
+) -> JobList:
+    """The caller's avatars."""
+    return page_of(services.jobs, owner, KINDS, after, limit, order == "desc", status)
+
+
+@router.get("/avatars/{avatar_id}")
+def get_avatar(avatar_id: str, services: Door, owner: Owner) -> JobAnswer:
+    """One avatar."""
+    return show_job(job_of(services, avatar_id, owner, KINDS))
+
+
+@router.post("/avatars/{avatar_id}/cancel")
+def cancel_avatar(avatar_id: str, services: Door, owner: Owner) -> JobAnswer:
+    """Stop a fit."""
+    job_of(services, avatar_id, owner, KINDS)
+    return show_job(services.jobs.request_cancel(avatar_id, owner))
+
+
+@router.delete("/avatars/{avatar_id}")
+def delete_avatar(avatar_id: str, services: Door, owner: Owner) -> Deleted:
+    """Delete an avatar. Jobs that use it already go on."""
+    job_of(services, avatar_id, owner, KINDS)
+    forget(services, services.jobs.delete(avatar_id, owner))
+    return Deleted(id=avatar_id, object="avatar.deleted")

@@ -1,0 +1,139 @@
+"""Media of a request: from an upload, a URL or an asset to a checked file with its place in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from serve_app.api.errors import ApiError, about
+from serve_app.api.schemas import UrlInput
+from serve_app.api.services import ApiSettings, Services
+from serve_app.api.uploads import Form
+
+if TYPE_CHECKING:
+    from serve_app.intake import AddressRule, MediaFacts, MediaLimits
+
+Kind = Literal["video", "audio", "image"]
+ROOM = "inputs"
+PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A media file that may be used: where it lies now, what it is, and its key in the store."""
+
+    param: str
+    path: Path
+    facts: MediaFacts
+    key: str
+
+
+class Intake:
+    """Brings in the media of one request. Blocking: runs in a thread."""
+
+    def __init__(self, services: Services, owner: str, form: Form) -> None:
+        self._services, self._owner, self._form = services, owner, form
+        self._used: set[str] = set()
+        self._stored: list[str] = []
+        self._located: dict[str, tuple[Path, str | None]] = {}  # by field: nothing is fetched twice
+
+    def check(self, source: str | UrlInput, kind: Kind, param: str) -> Checked:
+        """The file behind a field, probed. Raises ApiError that names the field."""
+        from serve_app.intake import check_media
+
+        with about(param):
+            path, key = self._once(source, param)
+            facts = check_media(path, kind, media_limits(self._services.settings))
+            return Checked(param, path, facts, key or content_key(path, facts.suffix))
+
+    def locate(self, source: str | UrlInput, param: str) -> Path:
+        """The file behind a field, not probed yet."""
+        with about(param):
+            return self._once(source, param)[0]
+
+    def check_no_extra(self) -> None:
+        """Raise ApiError for a file part that no field speaks of."""
+        extra = sorted(set(self._form.files) - self._used)
+        if extra:
+            raise ApiError(f"expected only files that a field refers to, got {', '.join(extra)!r} beside them", param=extra[0])
+
+    def store(self, items: list[Checked]) -> None:
+        """Put the files into the store, each content once."""
+        media = self._services.media
+        for item in items:
+            if not media.exists(item.key):
+                self._stored.append(item.key)
+                kept = media.put_content(item.path, ROOM, item.facts.suffix)
+                assert kept == item.key, "the store names content as we do"
+
+    def take_back(self) -> None:
+        """Delete what this request stored and no job or asset uses: nothing stays of a refusal."""
+        in_use = self._services.jobs.keys_in_use() if self._stored else set()
+        for key in set(self._stored) - in_use:
+            self._services.media.delete(key)
+
+    def _once(self, source: str | UrlInput, param: str) -> tuple[Path, str | None]:
+        if param not in self._located:
+            self._located[param] = self._locate(source, param)
+        return self._located[param]
+
+    def _locate(self, source: str | UrlInput, param: str) -> tuple[Path, str | None]:
+        url, name = (source.url or source.image_url, source.file_id) if isinstance(source, UrlInput) else split(source)
+        if url is not None:
+            return self._download(url, param), None
+        if name is not None and name in self._form.files:
+            self._used.add(name)
+            return self._form.files[name].path, None
+        if name is not None and name.startswith("asset_"):
+            asset = self._services.jobs.asset(name, self._owner)
+            return self._services.media.fetch(asset.key), asset.key
+        raise ApiError(
+            f"expected a file part, a URL (http or https) or an asset id (asset_…), got {str(name)[:80]!r}", param=param
+        )
+
+    def _download(self, url: str, param: str) -> Path:
+        from serve_app.intake import fetch_url
+
+        settings = self._services.settings
+        into = self._form.folder / f"url-{hashlib.sha256(param.encode()).hexdigest()[:12]}"
+        into.parent.mkdir(parents=True, exist_ok=True)
+        return fetch_url(
+            url, into, limit_bytes=settings.max_upload_bytes, allow=address_rule(settings), timeout=settings.url_timeout_seconds
+        )
+
+
+def split(source: str) -> tuple[str | None, str | None]:
+    """(URL, None) or (None, name) of a field that is a string."""
+    return (source, None) if source.lower().startswith(("http://", "https://")) else (None, source)
+
+
+def content_key(path: Path, suffix: str) -> str:
+    """The key that `MediaStore.put_content` gives to this file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{ROOM}/{digest[:2]}/{digest}{suffix}"
+
+
+def address_rule(settings: ApiSettings) -> AddressRule:
+    """Which addresses may be asked."""
+    from serve_app.intake import AddressRule
+
+    return AddressRule(private=settings.allow_private_urls)
+
+
+def media_limits(settings: ApiSettings) -> MediaLimits:
+    """What media may be."""
+    from serve_app.intake import MediaLimits
+
+    return MediaLimits(
+        max_seconds=settings.max_seconds_per_clip, max_side=settings.max_side, max_fps=settings.max_frames_per_second
+    )
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file starts like a picture."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head.startswith(PICTURE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

@@ -1,0 +1,225 @@
+"""What comes in and what goes out, as pydantic models. The shape is that of OpenAI's Videos API, with more fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from serve_app.jobs.records import Asset, Job
+from serve_app.planner import SyncMode
+
+SHOWN: dict[str, str] = {
+    "queued": "queued",
+    "running": "in_progress",
+    "succeeded": "completed",
+    "failed": "failed",
+    "cancelled": "failed",
+}
+STORED = {"queued": "queued", "in_progress": "running", "completed": "succeeded", "failed": "failed", "cancelled": "cancelled"}
+StatusWord = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+Metadata = dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
+MAX_SEGMENTS = 1000
+# as a string no exponent: the exact number of 1e999999999 would fill the memory
+Seconds = Annotated[float, Field(ge=-1e6, le=1e6)] | Annotated[str, StringConstraints(pattern=r"^-?\d{1,7}(\.\d{1,12})?$")]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UrlInput(_In):
+    """A file that the server fetches. `url` and OpenAI's `image_url` mean the same."""
+
+    url: str | None = Field(default=None, max_length=4096)
+    image_url: str | None = Field(default=None, max_length=4096)
+    file_id: str | None = Field(default=None, max_length=100)
+
+
+MediaInput = Annotated[str, StringConstraints(min_length=1, max_length=4096)] | UrlInput
+MEDIA = "a URL (http, https), an asset id (asset_…), or in multipart a file part of this name, or the name of one"
+
+
+class SegmentInput(_In):
+    """New speech from `start` to `end` seconds of the clip: `audio` or `text`."""
+
+    start: Seconds = Field(examples=[1.5], description="seconds; a string is taken as written")
+    end: Seconds = Field(examples=[4])
+    audio: MediaInput | None = Field(default=None, description=MEDIA)
+    text: str | None = None
+    voice: str | None = None
+
+
+class VideoRequest(_In):
+    """Body of `POST /v1/videos`. In multipart, `segments`, `options` and `metadata` are JSON strings."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "video_rewrite", "video": {"url": "https://example.org/clip.mp4"}, "text": "Good morning."},
+                {"video": "asset_0123", "segments": [{"start": 1.5, "end": 4, "audio": "asset_4567"}]},
+            ]
+        }
+    )
+
+    model: str | None = Field(default=None, description="an engine of `GET /v1/models`; video_rewrite unless given")
+    video: MediaInput | None = Field(default=None, description=f"the clip: {MEDIA}")
+    image: MediaInput | None = Field(default=None, description="a still picture that shall speak, instead of a clip")
+    avatar_id: str | None = Field(default=None, description="a person fitted before, instead of a clip")
+    audio: MediaInput | None = Field(default=None, description="the new speech, for the whole clip")
+    text: str | None = Field(default=None, description="the new speech as words, for the whole clip")
+    voice: str = "default"
+    segments: list[SegmentInput] = Field(default_factory=list, max_length=MAX_SEGMENTS)
+    sync_mode: SyncMode | None = Field(default=None, description="what to do where clip and speech differ in length")
+    options: dict[str, float | str] = Field(
+        default_factory=dict,
+        examples=[{"expression": 1.0, "quality": "high", "face": "largest"}],
+        description="expression 0..2, quality high|lossless|small, face largest|speaking|index|x,y,w,h, and the engine's own",
+    )
+    metadata: Metadata = Field(default_factory=dict, max_length=16)
+    callback_url: str | None = Field(default=None, max_length=2048, description="gets a signed POST when the job ends")
+    chunks: int | None = Field(default=None, ge=1, le=10_000, description="pieces of work; chosen unless given")
+    report: bool = Field(default=True, description="make a quality report")
+    prompt: str | None = Field(default=None, description="OpenAI's field: the words to speak where nothing else is given")
+    input_reference: MediaInput | None = Field(default=None, description="OpenAI's field: the clip or the picture")
+    seconds: str | float | None = Field(default=None, description="OpenAI's field: taken only if it is the clip's length")
+    size: str | None = Field(default=None, description="OpenAI's field: taken only if it is the clip's size")
+
+
+class AvatarRequest(_In):
+    """Body of `POST /v1/avatars`: learn a person once, use `avatar_id` many times."""
+
+    model: str | None = None
+    video: MediaInput = Field(description=MEDIA)
+    face: str = "largest"
+    metadata: Metadata = Field(default_factory=dict, max_length=16)
+    callback_url: str | None = Field(default=None, max_length=2048)
+
+
+class AssetRequest(_In):
+    """Body of `POST /v1/assets`: a `file` sent ahead."""
+
+    file: MediaInput
+    kind: Literal["video", "audio", "image"] | None = Field(default=None, description="found out unless given")
+
+
+class ErrorInfo(BaseModel):
+    """Why a job did not complete."""
+
+    code: str
+    message: str
+
+
+class JobAnswer(BaseModel):
+    """A job, with the fields of OpenAI's `Video`. A cancelled job is `failed` with the error code `cancelled`."""
+
+    id: str
+    object: Literal["video", "avatar"]
+    model: str
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    progress: int = Field(description="0..100")
+    created_at: int
+    completed_at: int | None = None
+    expires_at: int | None = None
+    size: str = Field(description="WIDTHxHEIGHT")
+    seconds: str
+    prompt: str | None = None
+    remixed_from_video_id: str | None = None
+    error: ErrorInfo | None = None
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    eta: float | None = Field(default=None, description="seconds until the end, as far as can be told")
+    cancel_requested: bool = False
+    attempt: int = 0
+    frames: int | None = None
+    avatar_id: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    content_url: str | None = None
+    report_url: str | None = None
+    request_id: str = ""
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first unless asked otherwise; go on with `after=last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[JobAnswer]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class AssetAnswer(BaseModel):
+    """A stored input file."""
+
+    id: str
+    object: Literal["asset"] = "asset"
+    kind: Literal["video", "audio", "image"]
+    name: str
+    bytes: int
+    created_at: int
+
+
+class AssetList(BaseModel):
+    """All assets of the caller."""
+
+    object: Literal["list"] = "list"
+    data: list[AssetAnswer]
+
+
+class Deleted(BaseModel):
+    """What was deleted."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+def show_job(job: Job) -> JobAnswer:
+    """A job as its caller sees it."""
+    info: dict[str, Any] = job.info
+    done = job.status == "succeeded"
+    kind: Literal["video", "avatar"] = "avatar" if job.spec.kind == "avatar" else "video"
+    whole = 100 if done else min(99, int(100 * job.fraction))
+    words = next((speech.text for speech in job.spec.speech if speech.text), None)
+    place = f"/v1/videos/{job.id}"
+    return JobAnswer.model_validate(
+        {
+            "id": job.id,
+            "object": kind,
+            "model": job.spec.engine,
+            "status": SHOWN[job.status],
+            "progress": whole,
+            "created_at": int(job.created_at),
+            "completed_at": None if job.completed_at is None else int(job.completed_at),
+            "expires_at": None if job.expires_at is None else int(job.expires_at),
+            "size": f"{info.get('width', 0)}x{info.get('height', 0)}",
+            "seconds": f"{float(info.get('seconds', 0)):g}",
+            "prompt": words,
+            "error": trouble(job),
+            "eta": None if done else job.eta,
+            "frames": info.get("frames"),
+            "content_url": f"{place}/content" if done and job.result else None,
+            "report_url": f"{place}/report" if done and job.report else None,
+            **{
+                name: getattr(job, name)
+                for name in ("stage", "done", "total", "cancel_requested", "attempt", "metadata", "request_id")
+            },
+            "avatar_id": job.spec.avatar_id,
+        }
+    )
+
+
+def trouble(job: Job) -> ErrorInfo | None:
+    """Why a job did not complete, if it did not."""
+    if job.status == "cancelled":
+        return ErrorInfo(code="cancelled", message=job.error or "the job was cancelled by its caller")
+    if job.status == "failed":
+        return ErrorInfo(code=job.error_code or "failed", message=job.error or "the job failed")
+    return None
+
+
+def show_asset(asset: Asset) -> AssetAnswer:
+    """An asset as its caller sees it."""
+    return AssetAnswer(id=asset.id, kind=asset.kind, name=asset.name, bytes=asset.size, created_at=int(asset.created_at))

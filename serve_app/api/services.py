@@ -1,0 +1,78 @@
+"""What the API is given: the stores, its settings, and what the engines are doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.jobs.store import JobStore
+from serve_app.media_store import MediaStore
+
+INCOMING = "incoming"  # folder under the media store's root: files of requests that are still being checked
+
+
+class ApiSettings(BaseModel):
+    """Limits and keys of the HTTP door."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_upload_bytes: int = Field(default=2 << 30, ge=1)
+    """Of one whole request body, and of every file behind a URL."""
+    api_keys: tuple[str, ...] = ()
+    """SHA-256 of every key, as 64 hex digits. None: everybody may come in, so listen on loopback only."""
+    allow_private_urls: bool = False
+    """Fetch inputs from, and call back to, addresses that are not global."""
+    max_queue: int = Field(default=500, ge=1)
+    """Queued jobs; more are answered with 429."""
+    retry_after_seconds: int = Field(default=10, ge=1)
+    retention_seconds: int = Field(default=7 * 86400, ge=60)
+    """How long results are kept; the worker writes it into the job."""
+    max_seconds_per_clip: float = Field(default=3600, gt=0)
+    max_side: int = Field(default=8192, ge=16)
+    """Pixels."""
+    max_frames_per_second: float = Field(default=240, gt=0)
+    url_timeout_seconds: float = Field(default=30, gt=0)
+    poll_seconds: float = Field(default=0.25, gt=0)
+    """How often `events` and `stream` look into the job table."""
+    heartbeat_seconds: float = Field(default=15, gt=0)
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """One engine, as `/v1/models` tells of it."""
+
+    name: str
+    about: str
+    options: tuple[str, ...] = ()
+    state: Literal["ready", "starting", "on demand"] = "ready"
+    takes: Literal["video", "image"] = "video"
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts behind the routes. `ready` answers None, or the reason why not."""
+
+    jobs: JobStore
+    media: MediaStore
+    settings: ApiSettings
+    engines: Callable[[], dict[str, EngineState]]
+    ready: Callable[[], str | None]
+
+    @property
+    def incoming(self) -> Path:
+        """Where request bodies land until they are checked."""
+        return self.media.root / INCOMING
+
+
+def get_services(request: Request) -> Services:
+    """The services of the app that a request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+Door = Annotated[Services, Depends(get_services)]

@@ -1,0 +1,195 @@
+"""From a request to a queued job. Everything is checked first; a refusal leaves nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from deployments.errors import OptionError
+from serve_app.api.check import (
+    check_face,
+    check_places,
+    check_size,
+    check_url,
+    find_avatar,
+    pick_engine,
+    pick_source,
+    read_options,
+)
+from serve_app.api.errors import ApiError, about, from_validation
+from serve_app.api.inputs import Checked, Intake, is_picture
+from serve_app.api.schemas import AvatarRequest, SegmentInput, VideoRequest
+from serve_app.api.services import Services
+from serve_app.api.uploads import Form, read_object
+from serve_app.jobs.records import Job
+from serve_app.jobs.spec import JobSpec, SpeechSpec
+
+STRUCTURED = ("segments", "options", "metadata", "input_reference", "video", "image", "audio", "file")
+MEDIA_FIELDS = ("video", "image", "audio", "input_reference", "file")
+MAX_KEY = 256
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What a request's head says."""
+
+    owner: str
+    request_id: str
+    idempotency_key: str | None
+
+
+def read_fields(form: Form) -> dict[str, Any]:
+    """The fields as JSON would have them: structured ones parsed, `name[key]` gathered, file parts named."""
+    if form.is_json:
+        return form.fields
+    found: dict[str, Any] = {}
+    for name, value in form.fields.items():
+        outer, bracket, inner = name.partition("[")
+        if bracket and inner.endswith("]") and "[" not in inner:
+            gathered = found.setdefault(outer, {})
+            if isinstance(gathered, dict):
+                gathered[inner[:-1]] = value
+        elif name in STRUCTURED and value.lstrip().startswith(("{", "[")):
+            found[name] = read_structured(name, value)
+        elif value != "" or name in ("text", "prompt"):
+            found[name] = value
+    for name in form.files:
+        if name in MEDIA_FIELDS:
+            found[name] = name
+    return found
+
+
+def read_structured(name: str, value: str) -> Any:
+    """A JSON value in a multipart field. Raises ApiError."""
+    with about(name):
+        return read_object(f'{{"value": {value}}}'.encode())["value"]
+
+
+def parse(model: type[Model], form: Form) -> Model:
+    """A request's fields as a model. Raises ApiError that names the field."""
+    try:
+        return model.model_validate(read_fields(form))
+    except ValidationError as error:
+        raise from_validation(error) from None
+
+
+def submit_video(services: Services, form: Form, caller: Caller) -> Job:
+    """Check a request of `POST /v1/videos` and queue its job. Blocking."""
+    request = parse(VideoRequest, form)
+    intake = Intake(services, caller.owner, form)
+    source_name, source = pick_source(request)
+    avatar = find_avatar(services, request.avatar_id, caller.owner)
+    picture = source_name == "image" or (source_name == "input_reference" and is_picture(intake.locate(source, source_name)))
+    engine = pick_engine(services, request.model, avatar, picture)
+    options = read_options(engine, request.options, avatar)
+    check_url(request.callback_url)
+    if picture and (request.segments or request.sync_mode):
+        raise OptionError("expected neither segments nor a sync mode with a picture, got one; leave it out")
+    items = []
+    if avatar is None:
+        items.append(intake.check(source, "image" if picture else "video", source_name))
+        check_size(request, items[0])
+    check_places(request, items[0].facts.seconds if avatar is None else avatar.info["seconds"])
+    speech, sounds = take_all_speech(intake, request)
+    intake.check_no_extra()
+    job_spec = JobSpec(
+        kind="portrait" if picture else "video",
+        engine=engine.name,
+        source=avatar.spec.source if avatar else items[0].key,
+        speech=speech,
+        sync_mode=request.sync_mode or "silence",
+        chunks=request.chunks,
+        report=request.report,
+        avatar_id=request.avatar_id,
+        **options,
+    )
+    return queue(services, intake, items + sounds, job_spec, request.metadata, request.callback_url, caller)
+
+
+def submit_avatar(services: Services, form: Form, caller: Caller) -> Job:
+    """Check a request of `POST /v1/avatars` and queue its job. Blocking."""
+    request = parse(AvatarRequest, form)
+    intake = Intake(services, caller.owner, form)
+    engine = pick_engine(services, request.model, None, picture=False)
+    check_face(request.face)
+    check_url(request.callback_url)
+    item = intake.check(request.video, "video", "video")
+    intake.check_no_extra()
+    spec = JobSpec(kind="avatar", engine=engine.name, source=item.key, face=request.face, report=False)
+    return queue(services, intake, [item], spec, request.metadata, request.callback_url, caller)
+
+
+def queue(
+    services: Services,
+    intake: Intake,
+    items: list[Checked],
+    spec: JobSpec,
+    metadata: dict[str, str],
+    callback: str | None,
+    caller: Caller,
+) -> Job:
+    """Store the inputs and create the job; an equal request with the same idempotency key gets the first one's job."""
+    idempotency = None
+    if caller.idempotency_key is not None:
+        if not 1 <= len(caller.idempotency_key) <= MAX_KEY:
+            raise ApiError(f"expected an Idempotency-Key of 1 to {MAX_KEY} characters", param="Idempotency-Key")
+        whole = json.dumps([spec.model_dump(mode="json"), metadata, callback], sort_keys=True)
+        idempotency = (caller.idempotency_key, hashlib.sha256(whole.encode()).hexdigest())
+    try:
+        intake.store(items)
+        job, _ = services.jobs.create(
+            spec, caller.owner, metadata=metadata, callback_url=callback, request_id=caller.request_id, idempotency=idempotency
+        )
+    except BaseException:
+        intake.take_back()
+        raise
+    intake.store(items)  # again, should a refused request with equal files have taken them back meanwhile
+    return job
+
+
+def read_speech(request: VideoRequest) -> list[SegmentInput]:
+    """What shall be said: the segments, or one piece for the whole clip (its times mean nothing). Raises ApiError."""
+    if request.segments:
+        for name in ("audio", "text"):
+            if getattr(request, name) is not None:
+                raise ApiError(f"expected either segments or {name}, got both; put it into a segment", param=name)
+        return request.segments
+    text = request.text
+    if text is None and request.audio is None:
+        text = request.prompt or None
+    return [SegmentInput(start=0, end=0, audio=request.audio, text=text)]
+
+
+def take_all_speech(intake: Intake, request: VideoRequest) -> tuple[tuple[SpeechSpec, ...], list[Checked]]:
+    """All new speech, and the sound files in it. Raises ApiError."""
+    taken = []
+    for number, part in enumerate(read_speech(request)):
+        where = f"segments[{number}]" if request.segments else ""
+        taken.append(take_speech(intake, part, request.voice, where))
+    return tuple(spec for spec, _ in taken), [item for _, item in taken if item is not None]
+
+
+def take_speech(intake: Intake, part: SegmentInput, voice: str, where: str) -> tuple[SpeechSpec, Checked | None]:
+    """One piece of speech, checked. Raises ApiError."""
+    from deployments.audio.tts import check_text
+
+    dot = "." if where else ""
+    if (part.audio is None) == (part.text is None):
+        came = "none" if part.audio is None else "both"
+        raise ApiError(
+            f"{where or 'the request'}: expected new speech as either audio or text, got {came}", param=where or "audio"
+        )
+    start, end = (str(part.start), str(part.end)) if where else (None, None)
+    voice = part.voice or voice
+    if part.text is not None:
+        with about(f"{where}{dot}text"):
+            check_text(part.text, voice)
+        return SpeechSpec(text=part.text, voice=voice, start=start, end=end), None
+    assert part.audio is not None
+    item = intake.check(part.audio, "audio", f"{where}{dot}audio")
+    return SpeechSpec(audio=item.key, voice=voice, start=start, end=end), item

@@ -1,0 +1,122 @@
+"""`/v1/videos`: create, look, list, cancel, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from serve_app.api.auth import Owner
+from serve_app.api.errors import ApiError
+from serve_app.api.listing import page_of
+from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, VideoRequest, show_job
+from serve_app.api.services import Door, Services
+from serve_app.api.submit import Caller, submit_video
+from serve_app.api.uploads import read_form
+from serve_app.jobs.records import FINAL, Job, JobNotFound
+
+router = APIRouter(tags=["videos"])
+KINDS = ("video", "portrait")
+POLL_MILLISECONDS = "500"
+
+
+def body_of(schema: str, files: tuple[str, ...]) -> dict[str, Any]:
+    """What the OpenAPI page says of a body that we read ourselves."""
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    parts = {name: {"type": "string", "format": "binary"} for name in files}
+    both = {"allOf": [reference, {"type": "object", "properties": parts}]}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": reference}, "multipart/form-data": {"schema": both}},
+        }
+    }
+
+
+def admit(services: Services) -> None:
+    """Refuse new work while the service cannot take it. Raises ApiError with Retry-After."""
+    settings = services.settings
+    reason = services.ready()
+    if reason is not None:
+        raise ApiError(
+            f"the service is not ready: {reason}; try again", 503, "not_ready", retry_after=settings.retry_after_seconds
+        )
+    queued = services.jobs.counts().get("queued", 0)
+    if queued >= settings.max_queue:
+        raise ApiError(
+            f"expected fewer than {settings.max_queue} waiting jobs, got {queued}; try again later",
+            429,
+            "queue_full",
+            retry_after=settings.retry_after_seconds,
+        )
+
+
+def caller_of(request: Request, owner: str) -> Caller:
+    """What the head of a request says."""
+    return Caller(owner, request.state.request_id, request.headers.get("idempotency-key"))
+
+
+def job_of(services: Services, job_id: str, owner: str, kinds: tuple[str, ...]) -> Job:
+    """A job of the caller and of these kinds. Raises JobNotFound."""
+    job = services.jobs.get(job_id, owner)
+    if job.spec.kind not in kinds:
+        raise JobNotFound(f"expected the id of one of {', '.join(kinds)}, got that of a {job.spec.kind}")
+    return job
+
+
+@router.post("/videos", openapi_extra=body_of("VideoRequest", ("video", "image", "audio", "input_reference")))
+async def create_video(request: Request, services: Door, owner: Owner) -> JobAnswer:
+    """Queue a job. Answers 200 with the job as soon as its inputs are checked."""
+    await run_in_threadpool(admit, services)
+    count = request.app.state.metrics.count_upload
+    async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
+        return show_job(await run_in_threadpool(submit_video, services, form, caller_of(request, owner)))
+
+
+@router.get("/videos")
+def list_videos(
+    services: Door,
+    owner: Owner,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    status: StatusWord | None = None,
+) -> JobList:
+    """The caller's jobs. `status=failed` and `status=cancelled` are told apart here."""
+    return page_of(services.jobs, owner, KINDS, after, limit, order == "desc", status)
+
+
+@router.get("/videos/{video_id}")
+def get_video(video_id: str, services: Door, owner: Owner, response: Response) -> JobAnswer:
+    """One job."""
+    job = job_of(services, video_id, owner, KINDS)
+    if job.status not in FINAL:
+        response.headers["openai-poll-after-ms"] = POLL_MILLISECONDS
+    return show_job(job)
+
+
+@router.post("/videos/{video_id}/cancel")
+def cancel_video(video_id: str, services: Door, owner: Owner) -> JobAnswer:
+    """Stop a job: at once if it waits, within two seconds if it runs. A finished job stays as it is."""
+    job_of(services, video_id, owner, KINDS)
+    return show_job(services.jobs.request_cancel(video_id, owner))
+
+
+@router.delete("/videos/{video_id}")
+def delete_video(video_id: str, services: Door, owner: Owner) -> Deleted:
+    """Delete a finished job, its video and its report. A running one is cancelled first, by `cancel`."""
+    job_of(services, video_id, owner, KINDS)
+    forget(services, services.jobs.delete(video_id, owner))
+    return Deleted(id=video_id, object="video.deleted")
+
+
+def forget(services: Services, job: Job) -> None:
+    """Delete what a deleted job made."""
+    if job.result is not None:
+        services.media.delete(job.result)
+    if job.report is not None:
+        services.media.delete_folder(job.report)
+
+
+__all__ = ["VideoRequest", "router"]
