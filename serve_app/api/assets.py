@@ -56,7 +56,7 @@ def keep(services: Services, form: Form, owner: str) -> Asset:
     item, kind = recognise(intake, asked, path_is_picture=is_picture(path))
     intake.check_no_extra()
     upload = form.files.get("file")
-    name = upload.filename if upload else str(asked.file)[:200]
+    name = upload.filename if upload else (asked.file.url or asked.file.file_id or "")[:200]
     asset = Asset(f"asset_{uuid4().hex}", owner, item.key, kind, name, path.stat().st_size, time.time())
     intake.store([item])
     try:

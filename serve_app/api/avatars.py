@@ -38,7 +38,7 @@ def list_avatars(
     status: StatusWord | None = None,
 ) -> JobList:
     """The caller's avatars."""
-    return page_of(services.jobs, owner, KINDS, after, limit, order == "desc", status)
+    return page_of(services.jobs, owner, "avatar", after, limit, order == "desc", status)
 
 
 @router.get("/avatars/{avatar_id}")

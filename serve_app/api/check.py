@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from deployments.errors import OptionError
 from serve_app.api.errors import ApiError, about, short
 from serve_app.api.inputs import Checked
-from serve_app.api.schemas import UrlInput, VideoRequest
+from serve_app.api.schemas import MediaRef, VideoRequest
 from serve_app.api.services import EngineState, Services
 from serve_app.jobs.records import Job
 from serve_app.request import Quality, exact, segment
@@ -20,7 +20,7 @@ DEFAULT_ENGINE = "video_rewrite"
 NEAR_SECONDS = 0.05
 
 
-def pick_source(request: VideoRequest) -> tuple[str, str | UrlInput]:
+def pick_source(request: VideoRequest) -> tuple[str, MediaRef]:
     """The one field that says who shall speak."""
     fields = {name: getattr(request, name) for name in ("video", "image", "avatar_id", "input_reference")}
     given = {name: value for name, value in fields.items() if value is not None}
@@ -71,7 +71,7 @@ def find_avatar(services: Services, avatar_id: str | None, owner: str) -> Job | 
     return job
 
 
-def read_options(engine: EngineState, given: dict[str, float | str], avatar: Job | None) -> dict[str, Any]:
+def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None) -> dict[str, Any]:
     """The fields of JobSpec that options fill. Raises ApiError for one that the engine does not know."""
     common = ("quality",) if engine.takes == "image" else ("quality", "face")
     known = {*common, "expression", *engine.options}
@@ -85,7 +85,7 @@ def read_options(engine: EngineState, given: dict[str, float | str], avatar: Job
                     raise OptionError(f"expected a quality of {', '.join(get_args(Quality))}; got {short(value)}")
                 found["quality"] = value
             elif name == "face":
-                face = f"{value:g}" if isinstance(value, float) else value
+                face = str(value)
                 check_face(face)
                 if avatar is not None and face != avatar.spec.face:
                     raise OptionError(f"expected the avatar's own face {avatar.spec.face!r}, got {face!r}; leave it out")
@@ -97,11 +97,11 @@ def read_options(engine: EngineState, given: dict[str, float | str], avatar: Job
     return found
 
 
-def read_number(value: float | str, low: float, high: float) -> float:
+def read_number(value: Any, low: float, high: float) -> float:
     """A finite number between two others. Raises OptionError."""
     try:
-        number = float(value)
-    except ValueError:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (ValueError, TypeError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high):
         bounds = f" of {low:g} to {high:g}" if math.isfinite(low) else ""
@@ -170,4 +170,4 @@ def check_places(request: VideoRequest, seconds: Fraction | float) -> None:
         Fraction(1),
     )
     with about("segments"):
-        check_segments(clip, [segment(str(part.start), str(part.end)) for part in request.segments])
+        check_segments(clip, [segment(part.start, part.end) for part in request.segments])

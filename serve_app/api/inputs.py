@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.api.errors import ApiError, about
-from serve_app.api.schemas import UrlInput
+from serve_app.api.schemas import MediaRef
 from serve_app.api.services import ApiSettings, Services
 from serve_app.api.uploads import Form
 
@@ -28,6 +28,7 @@ class Checked:
     path: Path
     facts: MediaFacts
     key: str
+    kept: bool  # an asset: it lies in the store already
 
 
 class Intake:
@@ -39,16 +40,16 @@ class Intake:
         self._stored: list[str] = []
         self._located: dict[str, tuple[Path, str | None]] = {}  # by field: nothing is fetched twice
 
-    def check(self, source: str | UrlInput, kind: Kind, param: str) -> Checked:
+    def check(self, source: MediaRef, kind: Kind, param: str) -> Checked:
         """The file behind a field, probed. Raises ApiError that names the field."""
         from serve_app.intake import check_media
 
         with about(param):
             path, key = self._once(source, param)
             facts = check_media(path, kind, media_limits(self._services.settings))
-            return Checked(param, path, facts, key or content_key(path, facts.suffix))
+            return Checked(param, path, facts, key or content_key(path, facts.suffix), key is not None)
 
-    def locate(self, source: str | UrlInput, param: str) -> Path:
+    def locate(self, source: MediaRef, param: str) -> Path:
         """The file behind a field, not probed yet."""
         with about(param):
             return self._once(source, param)[0]
@@ -63,10 +64,18 @@ class Intake:
         """Put the files into the store, each content once."""
         media = self._services.media
         for item in items:
+            if item.kept:
+                continue
             if not media.exists(item.key):
                 self._stored.append(item.key)
-                kept = media.put_content(item.path, ROOM, item.facts.suffix)
-                assert kept == item.key, "the store names content as we do"
+            kept = media.put_content(item.path, ROOM, item.facts.suffix)
+            assert kept == item.key, "the store names content as we do"
+
+    def store_again(self, items: list[Checked]) -> None:
+        """Bring back what a refused request with equal files took away between our storing and our job's row."""
+        for item in items:
+            if not item.kept and not self._services.media.exists(item.key):
+                self._services.media.put(item.path, item.key)
 
     def take_back(self) -> None:
         """Delete what this request stored and no job or asset uses: nothing stays of a refusal."""
@@ -74,24 +83,22 @@ class Intake:
         for key in set(self._stored) - in_use:
             self._services.media.delete(key)
 
-    def _once(self, source: str | UrlInput, param: str) -> tuple[Path, str | None]:
+    def _once(self, source: MediaRef, param: str) -> tuple[Path, str | None]:
         if param not in self._located:
             self._located[param] = self._locate(source, param)
         return self._located[param]
 
-    def _locate(self, source: str | UrlInput, param: str) -> tuple[Path, str | None]:
-        url, name = (source.url or source.image_url, source.file_id) if isinstance(source, UrlInput) else split(source)
-        if url is not None:
-            return self._download(url, param), None
-        if name is not None and name in self._form.files:
+    def _locate(self, source: MediaRef, param: str) -> tuple[Path, str | None]:
+        if source.url is not None:
+            return self._download(source.url, param), None
+        name = source.file_id or ""
+        if name in self._form.files:
             self._used.add(name)
             return self._form.files[name].path, None
-        if name is not None and name.startswith("asset_"):
+        if name.startswith("asset_"):
             asset = self._services.jobs.asset(name, self._owner)
             return self._services.media.fetch(asset.key), asset.key
-        raise ApiError(
-            f"expected a file part, a URL (http or https) or an asset id (asset_…), got {str(name)[:80]!r}", param=param
-        )
+        raise ApiError(f"expected a file part, a URL (http or https) or an asset id (asset_…), got {name[:80]!r}", param=param)
 
     def _download(self, url: str, param: str) -> Path:
         from serve_app.intake import fetch_url
@@ -102,11 +109,6 @@ class Intake:
         return fetch_url(
             url, into, limit_bytes=settings.max_upload_bytes, allow=address_rule(settings), timeout=settings.url_timeout_seconds
         )
-
-
-def split(source: str) -> tuple[str | None, str | None]:
-    """(URL, None) or (None, name) of a field that is a string."""
-    return (source, None) if source.lower().startswith(("http://", "https://")) else (None, source)
 
 
 def content_key(path: Path, suffix: str) -> str:

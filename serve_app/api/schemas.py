@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from serve_app.jobs.records import Asset, Job
 from serve_app.planner import SyncMode
@@ -20,23 +22,45 @@ STORED = {"queued": "queued", "in_progress": "running", "completed": "succeeded"
 StatusWord = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 Metadata = dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], Annotated[str, StringConstraints(max_length=512)]]
 MAX_SEGMENTS = 1000
-# as a string no exponent: the exact number of 1e999999999 would fill the memory
-Seconds = Annotated[float, Field(ge=-1e6, le=1e6)] | Annotated[str, StringConstraints(pattern=r"^-?\d{1,7}(\.\d{1,12})?$")]
+SECONDS = re.compile(r"-?\d{1,7}(\.\d{1,12})?")
 
 
 class _In(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class UrlInput(_In):
-    """A file that the server fetches. `url` and OpenAI's `image_url` mean the same."""
+class MediaRef(_In):
+    """Where a file is: `{"url": …}`, or as a string a URL, an asset id, or the name of a file part."""
 
-    url: str | None = Field(default=None, max_length=4096)
-    image_url: str | None = Field(default=None, max_length=4096)
-    file_id: str | None = Field(default=None, max_length=100)
+    url: str | None = Field(default=None, min_length=1, max_length=4096)
+    file_id: str | None = Field(default=None, min_length=1, max_length=200)  # of an asset, or a part's name
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, value: Any) -> Any:
+        """A string as what it looks like; OpenAI's `image_url` as `url`."""
+        if isinstance(value, str):
+            return {"url" if value.lower().startswith(("http://", "https://")) else "file_id": value}
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a string or an object with a url, got {type(value).__name__}")
+        if len(value) != 1:
+            raise ValueError("expected an object with one field, url or file_id")
+        return {"url": value["image_url"]} if "image_url" in value else value
 
 
-MediaInput = Annotated[str, StringConstraints(min_length=1, max_length=4096)] | UrlInput
+def read_seconds(value: Any) -> str:
+    """A time as a person writes it, so that 0.1 stays one tenth; no exponents, whose exact numbers fill the memory."""
+    text = f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) and math.isfinite(value) else str(value)
+    if isinstance(value, bool) or not SECONDS.fullmatch(text):
+        raise ValueError("expected seconds like 1.5")
+    return text
+
+
+MediaInput = Annotated[
+    MediaRef,
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "properties": {"url": {"type": "string"}}}]}),
+]
+Seconds = Annotated[str, BeforeValidator(read_seconds), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]})]
 MEDIA = "a URL (http, https), an asset id (asset_…), or in multipart a file part of this name, or the name of one"
 
 
@@ -71,7 +95,7 @@ class VideoRequest(_In):
     voice: str = "default"
     segments: list[SegmentInput] = Field(default_factory=list, max_length=MAX_SEGMENTS)
     sync_mode: SyncMode | None = Field(default=None, description="what to do where clip and speech differ in length")
-    options: dict[str, float | str] = Field(
+    options: dict[str, Any] = Field(
         default_factory=dict,
         examples=[{"expression": 1.0, "quality": "high", "face": "largest"}],
         description="expression 0..2, quality high|lossless|small, face largest|speaking|index|x,y,w,h, and the engine's own",
@@ -82,7 +106,7 @@ class VideoRequest(_In):
     report: bool = Field(default=True, description="make a quality report")
     prompt: str | None = Field(default=None, description="OpenAI's field: the words to speak where nothing else is given")
     input_reference: MediaInput | None = Field(default=None, description="OpenAI's field: the clip or the picture")
-    seconds: str | float | None = Field(default=None, description="OpenAI's field: taken only if it is the clip's length")
+    seconds: Seconds | None = Field(default=None, description="OpenAI's field: taken only if it is the clip's length")
     size: str | None = Field(default=None, description="OpenAI's field: taken only if it is the clip's size")
 
 

@@ -148,7 +148,7 @@ def queue(
     except BaseException:
         intake.take_back()
         raise
-    intake.store(items)  # again, should a refused request with equal files have taken them back meanwhile
+    intake.store_again(items)
     return job
 
 
@@ -162,7 +162,7 @@ def read_speech(request: VideoRequest) -> list[SegmentInput]:
     text = request.text
     if text is None and request.audio is None:
         text = request.prompt or None
-    return [SegmentInput(start=0, end=0, audio=request.audio, text=text)]
+    return [SegmentInput(start="0", end="0", audio=request.audio, text=text)]
 
 
 def take_all_speech(intake: Intake, request: VideoRequest) -> tuple[tuple[SpeechSpec, ...], list[Checked]]:
@@ -184,7 +184,7 @@ def take_speech(intake: Intake, part: SegmentInput, voice: str, where: str) -> t
         raise ApiError(
             f"{where or 'the request'}: expected new speech as either audio or text, got {came}", param=where or "audio"
         )
-    start, end = (str(part.start), str(part.end)) if where else (None, None)
+    start, end = (part.start, part.end) if where else (None, None)
     voice = part.voice or voice
     if part.text is not None:
         with about(f"{where}{dot}text"):

@@ -18,6 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 
+from deployments.errors import OutputError
 from serve_app.api.errors import ApiError
 
 FIELD_BYTES = 1 << 20  # of one field that is not a file, and of a JSON body
@@ -162,7 +163,8 @@ class _Multipart:
         finally:
             for part in (*self.finished, self.part):
                 if part.file is not None:
-                    part.file.close()
+                    with suppress(OSError):  # what it could not write, it tries again
+                        part.file.close()
         if not self.ended:
             raise ApiError("expected a whole multipart body, got one that ends early; send it again", code="invalid_multipart")
 
@@ -179,12 +181,15 @@ class _Multipart:
 
     @staticmethod
     def write(part: _Part) -> None:
-        """The gathered bytes of a file part, to its file."""
-        if part.path is not None and part.file is None:
-            part.file = part.path.open("wb")
-        if part.file is not None:
-            part.file.write(part.buffer)
-            part.buffer.clear()
+        """The gathered bytes of a file part, to its file. Raises OutputError."""
+        try:
+            if part.path is not None and part.file is None:
+                part.file = part.path.open("wb")
+            if part.file is not None:
+                part.file.write(part.buffer)
+                part.buffer.clear()
+        except OSError as error:
+            raise OutputError(f"expected room for an upload, got {error}; free some space") from error
 
     def on_part_begin(self) -> None:
         """A new part."""

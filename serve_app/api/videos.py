@@ -84,7 +84,7 @@ def list_videos(
     status: StatusWord | None = None,
 ) -> JobList:
     """The caller's jobs. `status=failed` and `status=cancelled` are told apart here."""
-    return page_of(services.jobs, owner, KINDS, after, limit, order == "desc", status)
+    return page_of(services.jobs, owner, "video", after, limit, order == "desc", status)
 
 
 @router.get("/videos/{video_id}")

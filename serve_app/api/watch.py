@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.errors import body
@@ -50,6 +51,8 @@ class Watch:
 
         try:
             await self._app(scope, receive, send_on)
+        except ClientDisconnect:
+            log.info("request %s: the caller left", request_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if answered:

@@ -15,6 +15,7 @@ import uvicorn
 
 from serve_app.api import ApiSettings, EngineState, Services, create_api
 from serve_app.executor import SerialExecutor
+from serve_app.jobs.records import ChunkRow, Job
 from serve_app.jobs.store import JobStore, open_jobs
 from serve_app.media_store import MediaStore
 from serve_app.service.dispatcher import Dispatcher, DispatchSettings
@@ -50,6 +51,15 @@ class Server:
             yield
         finally:
             dispatcher.stop()
+
+    def commit(self, job: Job, start: int, stop: int, piece: bytes) -> None:
+        """A claimed job's chunk is finished; `piece` is its part of the stream."""
+        key = f"jobs/{job.id}/chunk-{start:07d}"
+        for suffix in (".mkv", ".m4s"):
+            path = self.media.root / f"{key}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(piece)
+        self.jobs.commit_chunk(ChunkRow(job.id, start, stop, f"{key}.mkv", job.fence, 0.1, f"{key}.m4s"))
 
     def files(self) -> set[str]:
         """Everything in the media store's folder."""

@@ -1,0 +1,248 @@
+"""A job's life over HTTP, with plain requests and with the public `openai` client."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+_SPEC = importlib.util.spec_from_file_location("api_kit", Path(__file__).with_name("api_kit.py"))
+kit = sys.modules.setdefault("api_kit", importlib.util.module_from_spec(_SPEC))
+if not hasattr(kit, "serving"):
+    _SPEC.loader.exec_module(kit)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with kit.serving(tmp_path_factory.mktemp("service")) as server, server.worker():
+        yield server
+
+
+@pytest.fixture(scope="module")
+def done(server: Any, face_clip: Path, speech_file: Path) -> dict[str, Any]:
+    """A job that was rendered in three chunks."""
+    with server.client() as client:
+        files = {"video": ("my clip.mp4", face_clip.read_bytes()), "audio": speech_file.read_bytes()}
+        response = client.post("/v1/videos", data={"model": "fake", "chunks": "3", "metadata": '{"take": "1"}'}, files=files)
+        assert response.status_code == 200, response.text
+        assert response.json()["status"] == "queued"
+        return kit.wait_for(client, response.json()["id"])
+
+
+def test_an_upload_becomes_a_video_of_the_same_size_and_length(server: Any, done: dict[str, Any]) -> None:
+    from deployments.media.probe import probe
+
+    assert (done["status"], done["progress"], done["size"], done["seconds"]) == ("completed", 100, "256x256", "1.8")
+    assert done["metadata"] == {"take": "1"}
+    assert done["expires_at"] > done["completed_at"] >= done["created_at"]
+    clip = probe(server.media.fetch(server.jobs.get(done["id"]).result))
+    assert (clip.frames, clip.width) == (45, 256)
+
+
+def test_the_content_can_be_read_in_parts_and_is_not_sent_twice(server: Any, done: dict[str, Any]) -> None:
+    with server.client() as client:
+        whole = client.get(done["content_url"])
+        assert whole.headers["content-type"] == "video/mp4"
+        part = client.get(done["content_url"], headers={"Range": "bytes=100-199"})
+        assert part.status_code == 206
+        assert part.content == whole.content[100:200]
+        assert part.headers["content-range"] == f"bytes 100-199/{len(whole.content)}"
+        head = client.head(done["content_url"])
+        assert (head.content, head.headers["content-length"]) == (b"", str(len(whole.content)))
+        again = client.get(done["content_url"], headers={"If-None-Match": whole.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.get(done["content_url"], headers={"Range": "bytes=99999999-"}).status_code == 416
+        kit.refusal(client.get(done["content_url"] + "?variant=thumbnail"), 400, param="variant")
+
+
+def test_the_stream_of_a_finished_job_holds_all_its_frames(server: Any, done: dict[str, Any], tmp_path: Path) -> None:
+    from deployments.media.probe import probe
+
+    with server.client() as client:
+        got = client.get(f"/v1/videos/{done['id']}/stream")
+    path = tmp_path / "stream.mp4"
+    path.write_bytes(got.content)
+    assert probe(path).frames == 45
+
+
+def test_events_end_with_the_finished_job(server: Any, done: dict[str, Any]) -> None:
+    with server.client() as client:
+        text = client.get(f"/v1/videos/{done['id']}/events", headers={"Last-Event-ID": "7"}).text
+    event = dict(line.split(": ", 1) for line in text.strip().splitlines())
+    assert event["event"] == "completed"
+    assert json.loads(event["data"]) == done
+
+
+def test_the_quality_report_comes_as_numbers_and_as_a_page_without_rights(server: Any, done: dict[str, Any]) -> None:
+    with server.client() as client:
+        assert client.get(done["report_url"]).json()["face"]["frames"] == 45
+        page = client.get(done["report_url"] + "?format=html")
+    assert page.text.startswith("<!doctype html>")
+    assert "sandbox" in page.headers["content-security-policy"]
+
+
+def test_the_openai_client_creates_polls_downloads_lists_and_deletes(server: Any, face_clip: Path, tmp_path: Path) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    video = client.videos.create_and_poll(
+        prompt="Good morning.", input_reference=face_clip, model="fake", poll_interval_ms=50, size="256x256"
+    )
+    assert (video.status, video.object, video.prompt, video.progress) == ("completed", "video", "Good morning.", 100)
+    assert client.videos.retrieve(video.id) == video
+    client.videos.download_content(video.id).write_to_file(tmp_path / "out.mp4")
+    assert (tmp_path / "out.mp4").read_bytes()[4:8] == b"ftyp"
+    assert client.videos.list(limit=1).data[0].id == video.id
+    assert client.videos.delete(video.id).deleted
+    assert video.id not in [one.id for one in client.videos.list()]
+    assert not [name for name in server.files() if video.id in name], "its video and report are gone"
+
+
+def test_the_openai_client_sends_our_fields_along(server: Any, face_clip: Path, speech_file: Path) -> None:
+    client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    with server.client() as plain:
+        sound = plain.post("/v1/assets", files={"file": speech_file.read_bytes()}).json()
+    extra = {"audio": sound["id"], "metadata": {"for": "Ann"}, "options": {"expression": 0.8}, "report": False}
+    video = client.videos.create(prompt="", input_reference=face_clip, model="fake", extra_body=extra)
+    job = server.jobs.get(video.id)
+    assert (job.metadata, job.spec.expression, job.spec.report) == ({"for": "Ann"}, 0.8, False)
+    client.post(f"/videos/{video.id}/cancel", cast_to=object)
+
+
+def test_an_avatar_is_fitted_once_and_then_speaks_without_its_clip(server: Any, face_clip: Path, speech_file: Path) -> None:
+    with server.client() as client:
+        avatar = client.post("/v1/avatars", data={"model": "fake"}, files={"video": face_clip.read_bytes()}).json()
+        assert avatar["object"] == "avatar"
+        while client.get(f"/v1/avatars/{avatar['id']}").json()["status"] not in ("completed", "failed"):
+            pass
+        files = {"audio_0": speech_file.read_bytes()}
+        segments = json.dumps([{"start": 0.2, "end": "1.0", "audio": "audio_0"}])
+        response = client.post("/v1/videos", data={"avatar_id": avatar["id"], "segments": segments}, files=files)
+        job = kit.wait_for(client, response.json()["id"])
+        assert (job["status"], job["model"], job["avatar_id"]) == ("completed", "fake", avatar["id"])
+        kit.refusal(client.get(f"/v1/videos/{avatar['id']}"), 404, "not_found")
+        assert [one["id"] for one in client.get("/v1/avatars").json()["data"]] == [avatar["id"]]
+        wrong = client.post("/v1/videos", data={"avatar_id": avatar["id"], "model": "video_rewrite", "text": "Hello."})
+        assert "avatar of video_rewrite, got one of fake" in kit.refusal(wrong, 400, "wrong_avatar", "avatar_id")
+        assert client.delete(f"/v1/avatars/{avatar['id']}").json()["deleted"]
+        kit.refusal(client.post("/v1/videos", data={"avatar_id": avatar["id"], "text": "Hello."}), 404, "not_found")
+
+
+def test_assets_are_stored_once_and_used_in_json(server: Any, face_clip: Path) -> None:
+    with server.client() as client:
+        first, second = (client.post("/v1/assets", files={"file": ("../a.mp4", face_clip.read_bytes())}).json() for _ in "12")
+        assert (first["kind"], first["name"], first["bytes"]) == ("video", "../a.mp4", face_clip.stat().st_size)
+        assert first["id"] != second["id"]
+        assert server.jobs.asset(first["id"], "anonymous").key == server.jobs.asset(second["id"], "anonymous").key
+        job = client.post("/v1/videos", json={"video": first["id"], "text": "Hello.", "model": "fake", "report": False}).json()
+        assert client.post(f"/v1/videos/{job['id']}/cancel").status_code == 200
+        assert client.delete(f"/v1/assets/{second['id']}").json()["deleted"]
+        kit.refusal(client.get(f"/v1/assets/{second['id']}"), 404)
+        assert {first["id"]} <= {one["id"] for one in client.get("/v1/assets").json()["data"]}
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[Any]:
+    """A server where nobody works."""
+    with kit.serving(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def waiting(idle: Any, face_clip: Path) -> Iterator[tuple[Any, httpx.Client, dict[str, Any]]]:
+    """The same with a job in its queue."""
+    with idle.client() as client:
+        files = {"video": face_clip.read_bytes()}
+        yield idle, client, client.post("/v1/videos", data={"model": "fake", "text": "Hello."}, files=files).json()
+
+
+def test_a_waiting_job_has_no_content_and_is_cancelled_at_once(waiting: Any) -> None:
+    server, client, job = waiting
+    message = kit.refusal(client.get(f"/v1/videos/{job['id']}/content"), 409, "not_ready")
+    assert "queued" in message
+    kit.refusal(client.delete(f"/v1/videos/{job['id']}"), 409)
+    cancelled = client.post(f"/v1/videos/{job['id']}/cancel").json()
+    assert (cancelled["status"], cancelled["error"]["code"]) == ("failed", "cancelled")
+    polled = OpenAI(base_url=f"{server.url}/v1", api_key="none").videos.poll(job["id"], poll_interval_ms=10)
+    assert (polled.status, polled.error.code) == ("failed", "cancelled"), "poll ends, and says why"
+    kit.refusal(client.get(f"/v1/videos/{job['id']}/content"), 409)
+    assert "event: cancelled" in client.get(f"/v1/videos/{job['id']}/events").text
+    assert client.delete(f"/v1/videos/{job['id']}").json() == {"id": job["id"], "object": "video.deleted", "deleted": True}
+    kit.refusal(client.get(f"/v1/videos/{job['id']}"), 404, "not_found")
+
+
+def test_the_stream_sends_chunks_in_order_as_they_are_committed_and_ends_with_the_job(waiting: Any) -> None:
+    server, client, shown = waiting
+    with client.stream("GET", f"/v1/videos/{shown['id']}/stream") as stream:
+        pieces = stream.iter_raw()
+        job = server.jobs.claim("tester", 60)
+        server.commit(job, 9, 18, b"second")
+        server.commit(job, 0, 9, b"first ")
+        came = b""
+        while len(came) < 12:
+            came += next(pieces)
+        assert came == b"first second"
+        assert server.jobs.get(job.id).status == "running", "it was sent before the job ended"
+        server.commit(job, 18, 45, b" last")
+        server.jobs.succeed(job.id, job.fence, None, None, {}, 60)
+        assert b"".join(pieces) == b" last"
+
+
+def test_events_tell_stage_fraction_frames_and_time_left(waiting: Any) -> None:
+    server, client, shown = waiting
+    with client.stream("GET", f"/v1/videos/{shown['id']}/events") as stream:
+        lines = (line for line in stream.iter_lines() if line.startswith(("event", "data")))
+        assert (next(lines), json.loads(next(lines)[6:])["status"]) == ("event: progress", "queued")
+        job = server.jobs.claim("tester", 60)
+        server.jobs.progress(job.id, job.fence, "render", 9, 45, 0.5, 12.0)
+        told: dict[str, Any] = {}
+        while told.get("stage") != "render":
+            assert next(lines) == "event: progress"
+            told = json.loads(next(lines)[6:])
+        assert (told["done"], told["total"], told["fraction"], told["progress"], told["eta"]) == (9, 45, 0.5, 50, 12.0)
+        server.jobs.fail(job.id, job.fence, "no_face", "expected a face, got none")
+        assert next(lines) == "event: failed"
+        assert json.loads(next(lines)[6:])["error"] == {"code": "no_face", "message": "expected a face, got none"}
+        assert list(lines) == []
+    kit.refusal(client.get(f"/v1/videos/{job.id}/content"), 409, "no_face")
+    kit.refusal(client.get(f"/v1/videos/{job.id}/stream"), 409, "no_face")
+
+
+def test_jobs_are_listed_in_pages_by_order_and_status(idle: Any, face_clip: Path) -> None:
+    with idle.client() as client:
+        asset = client.post("/v1/assets", files={"file": face_clip.read_bytes()}).json()
+        body = {"model": "fake", "video": asset["id"], "text": "Hello."}
+        made = [client.post("/v1/videos", json=body).json()["id"] for _ in range(4)]
+        client.post(f"/v1/videos/{made[1]}/cancel")
+        first = client.get("/v1/videos", params={"limit": 3}).json()
+        assert ([job["id"] for job in first["data"]], first["has_more"]) == (made[:0:-1], True)
+        last = client.get("/v1/videos", params={"limit": 3, "after": first["last_id"]}).json()
+        assert ([job["id"] for job in last["data"]], last["has_more"]) == (made[:1], False)
+        rising = client.get("/v1/videos", params={"order": "asc", "status": "queued"}).json()
+        assert [job["id"] for job in rising["data"]] == [made[0], made[2], made[3]]
+        assert [job["id"] for job in client.get("/v1/videos?status=cancelled").json()["data"]] == [made[1]]
+        kit.refusal(client.get("/v1/videos?limit=1000"), 400, param="limit")
+        kit.refusal(client.get("/v1/videos?status=odd"), 400, param="status")
+
+
+def test_an_idempotency_key_makes_one_job_of_equal_requests_and_refuses_another_body(idle: Any, face_clip: Path) -> None:
+    with idle.client() as client:
+
+        def send(text: str) -> httpx.Response:
+            files = {"video": face_clip.read_bytes()}
+            head = {"Idempotency-Key": "order-7"}
+            return client.post("/v1/videos", data={"model": "fake", "text": text}, files=files, headers=head)
+
+        first, second = send("Hello."), send("Hello.")
+        assert first.json()["id"] == second.json()["id"]
+        before = idle.files()
+        kit.refusal(send("Goodbye."), 409, "idempotency_conflict")
+        assert len(client.get("/v1/videos").json()["data"]) == 1
+        assert idle.files() == before
