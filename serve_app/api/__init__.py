@@ -25,10 +25,8 @@ def create_api(services: Services) -> FastAPI:
     app.state.metrics = Metrics(services.jobs)
     app.add_middleware(Watch, metrics=app.state.metrics)
     errors.install(app)
-    for router in (videos.router, delivery.router, avatars.router, assets.router, ops.models):
-        app.include_router(router, prefix="/v1")
-    app.include_router(ops.router)
-    app.include_router(pages.router)
+    for router in (videos.router, delivery.router, avatars.router, assets.router, ops.models, ops.router, pages.router):
+        app.include_router(router)
     if pages.WEB.is_dir():
         app.mount("/web", pages.Static(directory=pages.WEB), name="web")
     pages.describe_bodies(app)

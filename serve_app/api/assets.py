@@ -18,7 +18,7 @@ from serve_app.api.uploads import Form, read_form
 from serve_app.api.videos import body_of
 from serve_app.jobs.records import Asset
 
-router = APIRouter(tags=["assets"])
+router = APIRouter(prefix="/v1", tags=["assets"])
 
 
 @router.post("/assets", openapi_extra=body_of("AssetRequest", ("file",)))

@@ -15,7 +15,7 @@ from serve_app.api.submit import submit_avatar
 from serve_app.api.uploads import read_form
 from serve_app.api.videos import admit, body_of, caller_of, forget, job_of
 
-router = APIRouter(tags=["avatars"])
+router = APIRouter(prefix="/v1", tags=["avatars"])
 KINDS = ("avatar",)
 
 

@@ -19,7 +19,7 @@ from serve_app.api.services import Door, Services
 from serve_app.api.videos import KINDS, job_of
 from serve_app.jobs.records import FINAL, Job, JobNotFound
 
-router = APIRouter(tags=["videos"])
+router = APIRouter(prefix="/v1", tags=["videos"])
 PIECE_BYTES = 1 << 18
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
 PAGE_NAMES = ("report.html", "index.html")
@@ -40,7 +40,8 @@ def finished(job: Job, what: str) -> None:
         )
 
 
-@router.api_route("/videos/{video_id}/content", methods=["GET", "HEAD"], response_class=FileResponse)
+@router.head("/videos/{video_id}/content", include_in_schema=False)
+@router.get("/videos/{video_id}/content", response_class=FileResponse)
 def get_content(video_id: str, request: Request, services: Door, owner: Owner, variant: str = "video") -> Response:
     """The video file. Ranges, `If-Range` and `If-None-Match` work; 409 with code `not_ready` until the job is done."""
     job = job_of(services, video_id, owner, KINDS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from serve_app.api.errors import ApiError, about
 from serve_app.api.schemas import MediaRef
 from serve_app.api.services import ApiSettings, Services
-from serve_app.api.uploads import Form
+from serve_app.api.uploads import UNSAFE, Form
 
 if TYPE_CHECKING:
     from serve_app.intake import AddressRule, MediaFacts, MediaLimits
@@ -104,7 +104,7 @@ class Intake:
         from serve_app.intake import fetch_url
 
         settings = self._services.settings
-        into = self._form.folder / f"url-{hashlib.sha256(param.encode()).hexdigest()[:12]}"
+        into = self._form.folder / "fetched" / UNSAFE.sub("_", param)
         into.parent.mkdir(parents=True, exist_ok=True)
         return fetch_url(
             url, into, limit_bytes=settings.max_upload_bytes, allow=address_rule(settings), timeout=settings.url_timeout_seconds

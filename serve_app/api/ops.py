@@ -12,7 +12,7 @@ from serve_app.api.metrics import CONTENT_TYPE
 from serve_app.api.services import Door, EngineState
 
 router = APIRouter(tags=["operation"])
-models = APIRouter(tags=["models"])
+models = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/health")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ from serve_app.api.errors import ApiError
 FIELD_BYTES = 1 << 20  # of one field that is not a file, and of a JSON body
 MAX_FILES = 64
 MAX_FIELDS = 256
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 WRITE_BYTES = 1 << 20  # gathered before a thread writes them
 ABANDONED_SECONDS = 24 * 3600
 
@@ -184,6 +186,7 @@ class _Multipart:
         """The gathered bytes of a file part, to its file. Raises OutputError."""
         try:
             if part.path is not None and part.file is None:
+                part.path.parent.mkdir()
                 part.file = part.path.open("wb")
             if part.file is not None:
                 part.file.write(part.buffer)
@@ -210,7 +213,8 @@ class _Multipart:
         if b"filename" in options:
             self.files += 1
             self.part.filename = options[b"filename"].decode("utf-8", "replace")[:200]
-            self.part.path = self.form.folder / f"part-{self.files}"
+            # named after the field, for messages; in a folder of its own, for two that look alike
+            self.part.path = self.form.folder / str(self.files) / (UNSAFE.sub("_", self.part.name)[:60] or "file")
         else:
             self.fields += 1
         if self.files > MAX_FILES or self.fields > MAX_FIELDS:

@@ -16,7 +16,7 @@ from serve_app.api.submit import Caller, submit_video
 from serve_app.api.uploads import read_form
 from serve_app.jobs.records import FINAL, Job, JobNotFound
 
-router = APIRouter(tags=["videos"])
+router = APIRouter(prefix="/v1", tags=["videos"])
 KINDS = ("video", "portrait")
 POLL_MILLISECONDS = "500"
 
