@@ -6,13 +6,12 @@ import time
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 
 from serve_app.api.auth import Owner
 from serve_app.api.errors import ApiError
 from serve_app.api.inputs import Checked, Intake, Kind, is_picture
 from serve_app.api.schemas import AssetAnswer, AssetList, AssetRequest, Deleted, show_asset
-from serve_app.api.services import Door, Services
+from serve_app.api.services import Door, Services, run_check
 from serve_app.api.submit import parse
 from serve_app.api.uploads import Form, read_form
 from serve_app.api.videos import body_of
@@ -26,7 +25,7 @@ async def create_asset(request: Request, services: Door, owner: Owner) -> AssetA
     """Store a video, a sound or a picture."""
     count = request.app.state.metrics.count_upload
     async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
-        return show_asset(await run_in_threadpool(keep, services, form, owner))
+        return show_asset(await run_check(request, keep, services, form, owner))
 
 
 @router.get("/assets")

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from serve_app.api.auth import Owner
 from serve_app.api.listing import page_of
 from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, show_job
-from serve_app.api.services import Door
+from serve_app.api.services import Door, run_check
 from serve_app.api.submit import submit_avatar
 from serve_app.api.uploads import read_form
 from serve_app.api.videos import admit, body_of, caller_of, forget, job_of
@@ -25,7 +25,7 @@ async def create_avatar(request: Request, services: Door, owner: Owner) -> JobAn
     await run_in_threadpool(admit, services)
     count = request.app.state.metrics.count_upload
     async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
-        return show_job(await run_in_threadpool(submit_avatar, services, form, caller_of(request, owner)))
+        return show_job(await run_check(request, submit_avatar, services, form, caller_of(request, owner)))
 
 
 @router.get("/avatars")

@@ -18,6 +18,7 @@ from serve_app.request import Quality, exact, segment
 
 DEFAULT_ENGINE = "video_rewrite"
 NEAR_SECONDS = 0.05
+ARTICLE = {"video": "a video", "image": "an image"}
 
 
 def pick_source(request: VideoRequest) -> tuple[str, MediaRef]:
@@ -42,7 +43,7 @@ def pick_engine(services: Services, name: str | None, avatar: Job | None, pictur
         if name not in known:
             raise OptionError(f"expected a model of {', '.join(sorted(known))}; got {short(name)}; see GET /v1/models")
         if known[name].takes != takes:
-            raise OptionError(f"expected a model that takes a {takes}, got {name!r}, which takes a {known[name].takes}")
+            raise OptionError(f"expected a model that takes {ARTICLE[takes]}, got {name!r}, which takes {ARTICLE[known[name].takes]}")
     if avatar is not None and avatar.spec.engine != name:
         raise ApiError(
             f"expected an avatar of {name}, got one of {avatar.spec.engine}; fit one with POST /v1/avatars, or use that model",

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from deployments.errors import LipSyncError, WeightsError
@@ -123,6 +124,12 @@ def install(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path[:200]}: {error.detail}"
         return JSONResponse(body(message, error.status_code, code), error.status_code, dict(error.headers or {}))
 
+    async def no_database(request: Request, error: Exception) -> JSONResponse:
+        log.error("the job table cannot be reached: %s", error)
+        message = "the job table cannot be reached now; try again"
+        return answer(ApiError(message, 503, "database_unavailable", retry_after=5))
+
     app.add_exception_handler(LipSyncError, ours)
+    app.add_exception_handler(OperationalError, no_database)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)

@@ -16,8 +16,8 @@ models = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/health")
-def get_health() -> dict[str, str]:
-    """This process answers."""
+async def get_health() -> dict[str, str]:
+    """This process answers: on its event loop, however busy its threads are."""
     return {"status": "ok"}
 
 

@@ -134,6 +134,22 @@ class ErrorInfo(BaseModel):
     message: str
 
 
+class Refusal(BaseModel):
+    """Why a request was refused."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="the field it is about")
+    code: str
+    retryable: bool
+
+
+class ErrorAnswer(BaseModel):
+    """Every error has this shape."""
+
+    error: Refusal
+
+
 class JobAnswer(BaseModel):
     """A job, with the fields of OpenAI's `Video`. A cancelled job is `failed` with the error code `cancelled`."""
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, ParamSpec, TypeVar
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.jobs.store import JobStore
 from serve_app.media_store import MediaStore
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 INCOMING = "incoming"  # folder under the media store's root: files of requests that are still being checked
 
 
@@ -40,6 +44,8 @@ class ApiSettings(BaseModel):
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often `events` and `stream` look into the job table."""
     heartbeat_seconds: float = Field(default=15, gt=0)
+    checks_at_once: int = Field(default=8, ge=1)
+    """Requests whose inputs are fetched and probed at the same time; others wait, and the other routes do not."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ class Services:
     def incoming(self) -> Path:
         """Where request bodies land until they are checked."""
         return self.media.root / INCOMING
+
+
+async def run_check(request: Request, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """Slow work of a request in a thread, a few at once."""
+    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=request.app.state.checks)
 
 
 def get_services(request: Request) -> Services:

@@ -14,6 +14,7 @@ from typing import IO, Any
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
+from anyio import CancelScope
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -88,7 +89,8 @@ async def read_form(request: Request, incoming: Path, limit: int, count: Callabl
             )
         yield form
     finally:
-        await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
+        with CancelScope(shield=True):  # also where the caller left
+            await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
 
 
 def too_large(limit: int, came: int) -> ApiError:

@@ -11,7 +11,7 @@ from serve_app.api.auth import Owner
 from serve_app.api.errors import ApiError
 from serve_app.api.listing import page_of
 from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, VideoRequest, show_job
-from serve_app.api.services import Door, Services
+from serve_app.api.services import Door, Services, run_check
 from serve_app.api.submit import Caller, submit_video
 from serve_app.api.uploads import read_form
 from serve_app.jobs.records import FINAL, Job, JobNotFound
@@ -71,7 +71,7 @@ async def create_video(request: Request, services: Door, owner: Owner) -> JobAns
     await run_in_threadpool(admit, services)
     count = request.app.state.metrics.count_upload
     async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
-        return show_job(await run_in_threadpool(submit_video, services, form, caller_of(request, owner)))
+        return show_job(await run_check(request, submit_video, services, form, caller_of(request, owner)))
 
 
 @router.get("/videos")

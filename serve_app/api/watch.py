@@ -49,6 +49,10 @@ class Watch:
                 self._count(scope, message["status"], time.monotonic() - started)
             await send(message)
 
+        if is_foreign(scope):
+            message = "expected a request from this server's own page or from a program, got one that another site makes"
+            await JSONResponse(body(message, 403, "cross_site"), 403)(scope, receive, send_on)
+            return
         try:
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
@@ -64,3 +68,13 @@ class Watch:
         route = getattr(scope.get("route"), "path", "unknown")  # the pattern: ids would make a series each
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.count_request(method, route, status, seconds)
+
+
+def is_foreign(scope: Scope) -> bool:
+    """Whether a browser says that another site's page wants to change something here, where no key would stop it."""
+    headers = Headers(scope=scope)
+    return (
+        scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        and headers.get("sec-fetch-site", "") in ("cross-site", "same-site")
+        and "authorization" not in headers
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from serve_app.api import ApiSettings, EngineState, Services, create_api
 from serve_app.executor import SerialExecutor
@@ -34,6 +35,7 @@ class Server:
     url: str
     jobs: JobStore
     media: MediaStore
+    app: FastAPI
     why_not_ready: list[str] = field(default_factory=list)
 
     def client(self, key: str | None = None) -> httpx.Client:
@@ -75,8 +77,9 @@ def serving(folder: Path, **settings: Any) -> Iterator[Server]:
     why: list[str] = []
     asked = ApiSettings(**{"poll_seconds": 0.05, **settings})
     services = Services(jobs, media, asked, lambda: ENGINES, lambda: why[0] if why else None)
-    with running(create_api(services)) as url:
-        yield Server(url, jobs, media, why)
+    app = create_api(services)
+    with running(app) as url:
+        yield Server(url, jobs, media, app, why)
     jobs.close()
 
 

@@ -163,9 +163,30 @@ def test_a_request_id_is_kept_if_it_is_harmless_and_made_otherwise(tmp_path: Pat
 
 def test_an_error_that_nobody_expected_tells_nothing(tmp_path: Path) -> None:
     with kit.serving(tmp_path) as server, server.client() as client:
+
+        @server.app.get("/v1/broken")
+        def broken() -> None:
+            raise RuntimeError(f"a secret in {tmp_path}")
+
+        response = client.get("/v1/broken")
+        message = kit.refusal(response, 500, "internal_error")
+        assert "secret" not in response.text and str(tmp_path) not in response.text
+        assert "X-Request-ID" in message
+
+
+def test_a_database_that_is_away_is_worth_another_try(tmp_path: Path) -> None:
+    with kit.serving(tmp_path) as server, server.client() as client:
         server.jobs.close()
-        (tmp_path / "jobs.db").unlink()
-        (tmp_path / "jobs.db").mkdir()  # the database is gone while the server runs
-        message = kit.refusal(client.get("/v1/videos"), 500)
-        assert "sqlite" not in message.lower() and str(tmp_path) not in message
+        for path in tmp_path.glob("jobs.db*"):
+            path.unlink()
+        (tmp_path / "jobs.db").mkdir()
+        message = kit.refusal(client.get("/v1/videos"), 503, "database_unavailable")
+        assert "sqlite" not in message.lower()
         assert client.get("/health").status_code == 200
+
+
+def test_a_page_of_another_site_cannot_post(tmp_path: Path) -> None:
+    with kit.serving(tmp_path) as server, server.client() as client:
+        for site, status in (("cross-site", 403), ("same-origin", 400), ("none", 400)):
+            response = client.post("/v1/videos", json={"text": "Hi."}, headers={"Sec-Fetch-Site": site})
+            kit.refusal(response, status)

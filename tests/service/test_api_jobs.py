@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from openai import OpenAI
 
@@ -246,3 +247,24 @@ def test_an_idempotency_key_makes_one_job_of_equal_requests_and_refuses_another_
         kit.refusal(send("Goodbye."), 409, "idempotency_conflict")
         assert len(client.get("/v1/videos").json()["data"]) == 1
         assert idle.files() == before
+
+
+def test_a_picture_makes_a_portrait_job(idle: Any, speech_file: Path) -> None:
+    import cv2
+    from skimage import data
+
+    picture = cv2.imencode(".png", np.ascontiguousarray(data.astronaut()[:256, 90:346, ::-1]))[1].tobytes()
+    with idle.client() as client:
+        sound = {"audio": speech_file.read_bytes()}
+        job = client.post("/v1/videos", files={"image": picture, **sound}).json()
+        spec = idle.jobs.get(job["id"]).spec
+        assert (spec.kind, spec.engine) == ("portrait", "portrait"), "the engine that takes pictures is chosen"
+        other = client.post("/v1/videos", data={"prompt": "Hello."}, files={"input_reference": picture}).json()
+        assert idle.jobs.get(other["id"]).spec.source == spec.source, "equal pictures are stored once"
+        wrong = client.post("/v1/videos", data={"sync_mode": "loop"}, files={"image": picture, **sound})
+        kit.refusal(wrong, 400)
+        wrong = client.post("/v1/videos", data={"model": "fake"}, files={"image": picture, **sound})
+        assert "takes an image" in kit.refusal(wrong, 400, param="model")
+        wrong = client.post("/v1/videos", data={"options": '{"face": "0"}'}, files={"image": picture, **sound})
+        kit.refusal(wrong, 400, param="options.face")
+        kit.refusal(client.post("/v1/avatars", data={"model": "portrait"}, files={"video": picture}), 400, param="model")

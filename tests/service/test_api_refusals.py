@@ -133,7 +133,7 @@ def test_segments_must_lie_apart_inside_the_clip(
     ("data", "param", "expected"),
     [
         ({"model": "nobody"}, "model", "fake, portrait, video_rewrite"),
-        ({"model": "portrait"}, "model", "takes a image"),
+        ({"model": "portrait"}, "model", "takes an image"),
         ({"options": '{"gaze": 1}'}, "options.gaze", "expression, face, quality"),
         ({"options": '{"expression": 3}'}, "options.expression", "0 to 2"),
         ({"options": '{"expression": NaN}'}, "options.expression", "number"),
