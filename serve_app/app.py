@@ -98,7 +98,7 @@ class Ingress:
         threading.Thread(target=self._look_often, daemon=True).start()
         log.info("api_started", pid=os.getpid())
 
-    def __serve_build_asgi_app__(self) -> Any:  # noqa: PLW3201 Serve's name
+    def __serve_build_asgi_app__(self) -> Any:
         return create_api(self._services)
 
     def _engine_states(self) -> dict[str, EngineState]:

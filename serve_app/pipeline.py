@@ -90,6 +90,9 @@ class Watch:
     def chunk(self, result: ChunkResult) -> None:
         """A chunk is finished, or was by an earlier run; in any order. May raise to end the job."""
 
+    def joined(self, job: JobReport) -> None:
+        """The result is at its place; only the quality report is still to come."""
+
 
 NOBODY = Watch()
 
@@ -122,6 +125,7 @@ def run_sync(
     if not watch.streams:
         cache.drop_job(key)
     fill(job, plan, motion, chunks)
+    watch.joined(job)
     if request.report is not None:
         with job.stage("report"):
             job.page = executor.call(write_quality_report, report_task(request, job, tracked, plan), progress)
@@ -229,7 +233,7 @@ def streamed(tasks: list[ChunkTask], clip: Clip, plan: Plan, sound: SoundPlan) -
 
     timeline = plan.timeline
     timed = replace(clip, time_base=timeline.time_base)
-    ready = prepare_sound(timed, timeline.pts, sound, tasks[0].out.with_name("sound.mka"))
+    ready = prepare_sound(timed, timeline.pts, sound, tasks[0].out.with_name("sound.m4a"))
     return [
         replace(task, stream=StreamTask(timeline.pts, timeline.time_base, ready, task.out.with_suffix(".m4s")))
         for task in tasks

@@ -97,8 +97,8 @@ def _write(
     kind: str,
     metadata: dict[str, str],
 ) -> None:
-    track = _plan_track(clip, pts, sound)
-    options = _muxer_options(clip, kind, track.rate if track else 0)
+    track = plan_track(clip, pts, sound)
+    options = muxer_options(clip, kind, track.rate if track else 0)
     with av.open(str(part), "w", format=kind, options=options) as container:
         sources: list[Packets] = [_video_packets(clip, chunks, pts, container)]
         notes = [metadata.get("comment", "")]
@@ -112,16 +112,17 @@ def _write(
         container.metadata.update(metadata)
         if any(notes):
             container.metadata["comment"] = "; ".join(filter(None, notes))
-        for packet in heapq.merge(*sources, key=_packet_seconds):
+        for packet in heapq.merge(*sources, key=packet_seconds):
             container.mux(packet)
 
 
-def _packet_seconds(packet: av.Packet) -> float:
+def packet_seconds(packet: av.Packet) -> float:
+    """Decoding time, to interleave packets by."""
     stamp = packet.dts if packet.dts is not None else packet.pts
     return float(stamp * packet.time_base) if stamp is not None else 0.0
 
 
-def _muxer_options(clip: Clip, kind: str, rate: int) -> dict[str, str]:
+def muxer_options(clip: Clip, kind: str, rate: int) -> dict[str, str]:
     """Time scales in which every time stamp and edit list is a whole number."""
     if kind == "matroska":
         return {}
@@ -169,7 +170,7 @@ def _timed_packets(
     order: list[NDArray[np.int64]],
     delay: int,
 ) -> Packets:
-    typical = int(np.median(np.diff(pts))) if len(pts) > 1 else max(1, round(1 / (clip.average_rate * clip.time_base)))
+    typical = typical_step(clip, pts)
     lead = pts[0] - typical * np.arange(delay, 0, -1)
     decoding = np.concatenate([lead, pts])
     steps = np.append(np.diff(pts), typical)
@@ -245,7 +246,13 @@ class _Track:
         self.rate, self.note, self.packets = rate, note, packets
 
 
-def _plan_track(clip: Clip, pts: NDArray[np.int64], plan: SoundPlan | None) -> _Track | None:
+def typical_step(clip: Clip, pts: NDArray[np.int64]) -> int:
+    """Ticks between two frames, mostly."""
+    return int(np.median(np.diff(pts))) if len(pts) > 1 else max(1, round(1 / (clip.average_rate * clip.time_base)))
+
+
+def plan_track(clip: Clip, pts: NDArray[np.int64], plan: SoundPlan | None) -> _Track | None:
+    """The new sound track of a plan; None where the source's tracks are to be copied."""
     if plan is None:
         return None
     start = int(pts[0]) * clip.time_base

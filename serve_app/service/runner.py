@@ -23,7 +23,7 @@ from serve_app.portrait import PortraitRequest, run_portrait
 from serve_app.request import SpeechSource, SyncRequest, segment
 from serve_app.service.store_cache import StoreCache
 
-SHARES = {"track": 0.25, "fit": 0.15, "render": 0.5, "measure": 0.1}  # of a job's time, about
+SHARES = {"track": 0.3, "fit": 0.15, "render": 0.55}  # of a job's time, about
 TELL_SECONDS = 0.25
 
 
@@ -62,6 +62,8 @@ class JobRun(Watch):
         self._started = time.monotonic()
         self._told = 0.0
         self._done: dict[str, float] = {}  # fraction of every stage
+        self._kept_report: str | None = None
+        self._told_all = False
 
     def work(self, executor: Executor) -> None:
         """Run the job with an executor. Raises the errors of `deployments.errors`."""
@@ -89,11 +91,10 @@ class JobRun(Watch):
             voice=spec.speech[0].voice,
             options=spec.options,
         )
-        done = run_sync(request, StoreCache(self._media), executor, self.progress, self)
-        self._media.put(request.out, result)
+        self._kept_report = report if spec.report else None
+        run_sync(request, StoreCache(self._media), executor, self.progress, self)
         if request.report is not None:
             self._media.put_folder(request.report, report)
-        self._succeed(result, report if spec.report else None, facts_of(done))
 
     def _portrait(self, executor: Executor) -> None:
         spec = self.job.spec
@@ -141,11 +142,20 @@ class JobRun(Watch):
         row = ChunkRow(self.job.id, result.span.start, result.span.stop, key, self.job.fence, result.seconds, segment_key)
         self._jobs.commit_chunk(row)
 
+    def joined(self, done: JobReport) -> None:
+        """The result is there: callers need not wait for the report on it."""
+        key = self._key(done.out)
+        self._media.put(done.out, key)
+        self._succeed(key, self._kept_report, facts_of(done))
+        self._told_all = True
+
     def _key(self, path: Path) -> str:
         return path.relative_to(self._media.root).as_posix()
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Tell the table how far the job is, a few times a second; raise what ends it."""
+        if self._told_all:  # only the report is left; a worker that ends now leaves it unwritten
+            return
         self.flags.check()
         self._done[stage] = done / total if total else 1.0
         now = time.monotonic()

@@ -1,0 +1,125 @@
+"""Pieces of the stream: joined, they are the stitched file."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.contracts import Clip, Segment, Span
+from deployments.errors import RenderError
+from deployments.media.decode import decode
+from deployments.media.encode import EncodeOptions, encode_chunk
+from deployments.media.fragments import make_fragment, prepare_sound
+from deployments.media.probe import probe
+from deployments.media.sound import SoundPlan
+from deployments.media.stitch import stitch
+
+_SPEC = importlib.util.spec_from_file_location("media_clock", Path(__file__).with_name("conftest.py"))
+clock = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(clock)
+
+B_FRAMES = {"bf": "3", "g": "24"}
+CLIPS = {
+    "b-frames": {"options": B_FRAMES},
+    "variable rate": {"rate": Fraction(600), "steps": (20, 35, 21, 90), "options": B_FRAMES},
+    "23.976": {"rate": Fraction(24000, 1001), "options": B_FRAMES},
+    "rotated": {"rotation": 90, "options": B_FRAMES},
+    "hevc 10 bit": {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": "log-level=none"}},
+}
+
+
+def spans_of(frames: int, parts: int) -> list[Span]:
+    borders = np.unique(np.linspace(0, 1, parts + 1) ** 1.3 * frames).astype(int)
+    return [Span(int(start), int(stop)) for start, stop in itertools.pairwise(borders)]
+
+
+def pieces(clip: Clip, sound: SoundPlan, parts: int, folder: Path, backwards: bool = False) -> tuple[list[Path], list[Path]]:
+    """Chunks and their pieces of the stream."""
+    ready = prepare_sound(clip, clip.pts, sound, folder / "sound.m4a")
+    chunks, made = [], []
+    spans = spans_of(clip.frames, parts)
+    for span in reversed(spans) if backwards else spans:
+        chunk = folder / f"{span.start:05d}.mkv"
+        encode_chunk(clip, decode(clip, span), EncodeOptions(), chunk)
+        make_fragment(clip, chunk, span, clip.pts, ready, chunk.with_suffix(".m4s"), first=span.start == 0)
+        chunks.append(chunk)
+        made.append(chunk.with_suffix(".m4s"))
+    return sorted(chunks), sorted(made)
+
+
+def joined(parts: list[Path], out: Path) -> Path:
+    out.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return out
+
+
+def plan(clip: Clip, seconds: float | None = None) -> SoundPlan:
+    return SoundPlan(clock.tone(seconds or float(clip.duration), 330.0), clock.SOUND_RATE)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 9])
+@pytest.mark.parametrize("kind", list(CLIPS))
+def test_pieces_play_every_frame_at_its_time(make_clock: clock.ClockMaker, tmp_path: Path, kind: str, parts: int) -> None:
+    clip = probe(make_clock(**CLIPS[kind]))
+    _, made = pieces(clip, plan(clip), parts, tmp_path)
+    out = joined(made, tmp_path / "stream.mp4")
+    numbers, times = clock.read_clock(out)
+    assert numbers == list(range(clip.frames))
+    wanted = [int(stamp) * clip.time_base for stamp in clip.pts - clip.pts[0]]
+    assert [time - times[0] for time in times] == wanted
+    assert probe(out).rotation == clip.rotation
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_sound_is_the_stitched_files(make_clock: clock.ClockMaker, tmp_path: Path, parts: int) -> None:
+    clip = probe(make_clock(options=B_FRAMES))
+    chunks, made = pieces(clip, plan(clip), parts, tmp_path)
+    stitch(clip, chunks, clip.pts, plan(clip), tmp_path / "out.mp4")
+    streamed = [data for _, data in clock.sound_packets(joined(made, tmp_path / "stream.mp4"))]
+    assert streamed == [data for _, data in clock.sound_packets(tmp_path / "out.mp4")] and len(streamed) > 10
+    times = [time for time, _ in clock.sound_packets(tmp_path / "stream.mp4")]
+    assert set(np.diff(times)) == {Fraction(1024, 48000)}, "no gap and no repeat"
+
+
+def test_picture_and_sound_keep_their_distance(make_clock: clock.ClockMaker, tmp_path: Path) -> None:
+    clip = probe(make_clock(options=B_FRAMES))
+    chunks, made = pieces(clip, plan(clip), 3, tmp_path)
+    stitch(clip, chunks, clip.pts, plan(clip), tmp_path / "out.mp4")
+    stream = joined(made, tmp_path / "stream.mp4")
+
+    def distance(path: Path) -> Fraction:
+        return clock.read_clock(path)[1][0] - clock.sound_packets(path)[0][0]
+
+    assert abs(distance(stream) - distance(tmp_path / "out.mp4")) <= Fraction(1, 48000)
+
+
+def test_every_beginning_plays_and_the_order_of_making_does_not_matter(make_clock: clock.ClockMaker, tmp_path: Path) -> None:
+    clip = probe(make_clock(options=B_FRAMES))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    _, forwards = pieces(clip, plan(clip), 4, tmp_path / "a")
+    _, backwards = pieces(clip, plan(clip), 4, tmp_path / "b", backwards=True)
+    assert [path.read_bytes() for path in forwards] == [path.read_bytes() for path in backwards]
+    for count, span in enumerate(spans_of(clip.frames, 4), 1):
+        assert clock.read_clock(joined(forwards[:count], tmp_path / "begin.mp4"))[0] == list(range(span.stop))
+
+
+def test_a_segments_sound_is_laid_over_the_sources(make_clock: clock.ClockMaker, tmp_path: Path) -> None:
+    clip = probe(make_clock(options=B_FRAMES, tracks=("aac",)))
+    sound = SoundPlan(clock.tone(float(clip.duration), 660.0), clock.SOUND_RATE, (Segment(Fraction(1, 2), Fraction(1)),), True)
+    chunks, made = pieces(clip, sound, 3, tmp_path)
+    stitch(clip, chunks, clip.pts, sound, tmp_path / "out.mp4")
+    streamed = [data for _, data in clock.sound_packets(joined(made, tmp_path / "stream.mp4"))]
+    assert streamed == [data for _, data in clock.sound_packets(tmp_path / "out.mp4")]
+
+
+def test_a_chunk_of_another_length_is_refused(make_clock: clock.ClockMaker, tmp_path: Path) -> None:
+    clip = probe(make_clock())
+    encode_chunk(clip, decode(clip, Span(0, 20)), EncodeOptions(), tmp_path / "a.mkv")
+    with pytest.raises(RenderError, match="expected 21 frames"):
+        make_fragment(clip, tmp_path / "a.mkv", Span(0, 21), clip.pts, None, tmp_path / "a.m4s", first=True)
+    assert not list(tmp_path.glob("*.m4s"))
