@@ -1,0 +1,93 @@
+// Before and after side by side, played as one.
+
+const DRIFT = 0.06; // seconds: two frames apart can be seen
+
+const $ = (id) => document.getElementById(id);
+const minutes = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+
+export class Player {
+  constructor() {
+    this.before = $("before");
+    this.after = $("after");
+    this.seeking = false;
+    $("play").addEventListener("click", () => this.toggle());
+    $("seek").addEventListener("input", () => this.seek(Number($("seek").value)));
+    $("hear").addEventListener("change", () => this.listen());
+    for (const video of [this.before, this.after]) video.addEventListener("click", () => this.toggle());
+    for (const name of ["play", "pause", "ended"]) this.after.addEventListener(name, () => this.showState());
+    for (const name of ["timeupdate", "loadedmetadata", "durationchange"]) this.after.addEventListener(name, () => this.tick());
+    this.before.addEventListener("error", () => this.hideBefore());
+    this.before.addEventListener("loadedmetadata", () => ($("hear-box").hidden = false));
+  }
+
+  /** `before`: an object URL of what was sent, or null where this browser does not have it. */
+  show(after, before, isPicture) {
+    this.clear();
+    this.after.src = after;
+    $("before-box").hidden = !before;
+    $("before-picture").hidden = !isPicture;
+    this.before.hidden = isPicture;
+    if (before && isPicture) $("before-picture").src = before;
+    if (before && !isPicture) this.before.src = before;
+    $("hear").value = "after";
+    this.listen();
+  }
+
+  clear() {
+    for (const video of [this.before, this.after]) {
+      video.pause();
+      video.removeAttribute("src");
+      video.load();
+    }
+    $("before-picture").removeAttribute("src");
+    $("hear-box").hidden = true;
+    this.showState();
+  }
+
+  hideBefore() {
+    // a format that the browser cannot play (Matroska, say); the result is shown alone
+    if (this.before.getAttribute("src")) $("before-box").hidden = $("hear-box").hidden = true;
+  }
+
+  get hasBefore() {
+    return Boolean(this.before.getAttribute("src")) && !$("before-box").hidden;
+  }
+
+  toggle() {
+    if (this.after.paused) {
+      if (this.after.ended) this.seek(0);
+      this.after.play().catch(() => this.showState());
+      if (this.hasBefore) this.before.play().catch(() => {});
+    } else {
+      this.after.pause();
+    }
+  }
+
+  seek(seconds) {
+    this.after.currentTime = seconds;
+    if (this.hasBefore) this.before.currentTime = Math.min(seconds, this.before.duration || 0);
+  }
+
+  listen() {
+    const original = $("hear").value === "before";
+    this.after.muted = original;
+    this.before.muted = !original;
+  }
+
+  tick() {
+    const now = this.after.currentTime;
+    const end = this.after.duration || 0;
+    $("seek").max = end;
+    $("seek").value = now;
+    $("clock").textContent = `${minutes(now)} / ${minutes(end)}`;
+    const inReach = this.hasBefore && now < this.before.duration;
+    if (inReach && !this.before.seeking && Math.abs(this.before.currentTime - now) > DRIFT) this.before.currentTime = now;
+  }
+
+  showState() {
+    const playing = !this.after.paused && !this.after.ended;
+    $("play").classList.toggle("on", playing);
+    $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+    if (!playing) this.before.pause();
+  }
+}
