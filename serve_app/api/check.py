@@ -43,7 +43,9 @@ def pick_engine(services: Services, name: str | None, avatar: Job | None, pictur
         if name not in known:
             raise OptionError(f"expected a model of {', '.join(sorted(known))}; got {short(name)}; see GET /v1/models")
         if known[name].takes != takes:
-            raise OptionError(f"expected a model that takes {ARTICLE[takes]}, got {name!r}, which takes {ARTICLE[known[name].takes]}")
+            raise OptionError(
+                f"expected a model that takes {ARTICLE[takes]}, got {name!r}, which takes {ARTICLE[known[name].takes]}"
+            )
     if avatar is not None and avatar.spec.engine != name:
         raise ApiError(
             f"expected an avatar of {name}, got one of {avatar.spec.engine}; fit one with POST /v1/avatars, or use that model",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
@@ -17,12 +18,12 @@ from serve_app.api.errors import ApiError
 from serve_app.api.schemas import show_job
 from serve_app.api.services import Door, Services
 from serve_app.api.videos import KINDS, job_of
-from serve_app.jobs.records import FINAL, Job, JobNotFound
+from serve_app.jobs.records import FINAL, ChunkRow, Job, JobNotFound
+from serve_app.media_store import MediaMissing
 
 router = APIRouter(prefix="/v1", tags=["videos"])
 PIECE_BYTES = 1 << 18
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
-PAGE_NAMES = ("report.html", "index.html")
 ENDINGS = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -68,11 +69,19 @@ def get_report(video_id: str, services: Door, owner: Owner, format: str = "json"
     finished(job, "report")
     if job.report is None:
         raise JobNotFound("expected a job with a quality report, got one without; ask for it with report=true")
-    folder = services.media.fetch_folder(job.report)
+    page = report_page(services, job.report)
     if format == "json":
-        return FileResponse(folder / "report.json", media_type="application/json")
-    page = next((folder / name for name in PAGE_NAMES if (folder / name).is_file()), folder / PAGE_NAMES[0])
+        return FileResponse(page.with_name("report.json"), media_type="application/json")
     return FileResponse(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+def report_page(services: Services, key: str) -> Path:
+    """The report's page, which is written last. Raises ApiError (409) while the report is being made."""
+    with suppress(MediaMissing):
+        page = services.media.fetch_folder(key) / "report.html"
+        if page.is_file():
+            return page
+    raise ApiError("expected a finished report, got none yet; it follows the video", 409, "not_ready", retry_after=2)
 
 
 @router.get("/videos/{video_id}/events", response_class=StreamingResponse)
@@ -125,7 +134,7 @@ async def get_stream(video_id: str, services: Door, owner: Owner) -> StreamingRe
 
 
 async def stream(services: Services, job_id: str, owner: str) -> AsyncIterator[bytes]:
-    """The stream's pieces in order, as they are committed; the finished file where there are none."""
+    """The stream's pieces in order, as they are committed; the finished file where they are not there any more."""
     sent = 0  # frames
     while True:
         try:
@@ -133,18 +142,23 @@ async def stream(services: Services, job_id: str, owner: str) -> AsyncIterator[b
             rows = await run_in_threadpool(services.jobs.chunks, job_id)
         except JobNotFound:
             return
+        if job.status == "succeeded" and job.result and sent == 0 and not await run_in_threadpool(all_kept, services, rows):
+            async for piece in pieces(await run_in_threadpool(services.media.fetch, job.result)):
+                yield piece
+            return
         for row in rows:
             if row.start == sent and row.segment is not None:
-                path = await run_in_threadpool(services.media.fetch, row.segment)
-                async for piece in pieces(path):
+                async for piece in pieces(await run_in_threadpool(services.media.fetch, row.segment)):
                     yield piece
                 sent = row.stop
         if job.status in FINAL:
-            break
+            return
         await asyncio.sleep(services.settings.poll_seconds)
-    if job.status == "succeeded" and sent == 0 and job.result is not None:
-        async for piece in pieces(await run_in_threadpool(services.media.fetch, job.result)):
-            yield piece
+
+
+def all_kept(services: Services, rows: list[ChunkRow]) -> bool:
+    """Whether all pieces of a stream are still there; they go some hours after the job."""
+    return bool(rows) and all(row.segment is not None and services.media.exists(row.segment) for row in rows)
 
 
 async def pieces(path: Path) -> AsyncIterator[bytes]:

@@ -110,12 +110,12 @@ def refusal(response: httpx.Response, status: int, code: str | None = None, para
     return str(error["message"])
 
 
-def wait_for(client: httpx.Client, job_id: str, seconds: float = 30) -> dict[str, Any]:
+def wait_for(client: httpx.Client, place: str, seconds: float = 60) -> dict[str, Any]:
     """A job once it is final."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
-        job: dict[str, Any] = client.get(f"/v1/videos/{job_id}").json()
+        job: dict[str, Any] = client.get(place).json()
         if job["status"] in ("completed", "failed"):
             return job
         time.sleep(0.05)
-    raise AssertionError(f"{job_id} did not end: {job}")
+    raise AssertionError(f"{place} did not end: {job}")

@@ -121,9 +121,7 @@ def test_a_sound_without_samples_is_refused(client: httpx.Client, face_clip: Pat
         ("0-1", "segments"),
     ],
 )
-def test_segments_must_lie_apart_inside_the_clip(
-    client: httpx.Client, face_clip: Path, segments: Any, expected: str
-) -> None:
+def test_segments_must_lie_apart_inside_the_clip(client: httpx.Client, face_clip: Path, segments: Any, expected: str) -> None:
     data = {"model": "fake", "segments": json.dumps(segments)}
     message = kit.refusal(client.post("/v1/videos", data=data, files={"video": face_clip.read_bytes()}), 400)
     assert expected in message
