@@ -73,7 +73,6 @@ export async function follow(id, onState, signal) {
         if (ENDS.has(name)) return state;
         onState(state);
       }
-      if ((await askJson(`/v1/videos/${id}`, { signal })).status === "failed") continue;
     } catch (error) {
       if (error.name === "AbortError") throw error;
       if (error.status && error.status < 500) throw error;
