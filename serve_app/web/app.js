@@ -113,6 +113,7 @@ async function enter() {
   $("forget-key").hidden = !getKey();
   const { data } = await askJson("/v1/models");
   form.setEngines(data);
+  $("form-error").hidden = true;
   $("key-form").hidden = true;
   loadRecent();
   showWanted();

@@ -15,6 +15,7 @@ const STAGES = {
   measure: "Measuring the result",
 };
 const BADGES = { queued: "waiting", in_progress: "in progress", completed: "finished", failed: "failed", cancelled: "cancelled" };
+const REPORT_MILLISECONDS = 2000;
 const ENDED = ["completed", "failed", "cancelled"];
 
 /** A cancelled job comes as `failed` with a code, as OpenAI's clients expect; people want to see the difference. */
@@ -154,9 +155,26 @@ export class JobView {
     this.player.show(result, source?.url ?? null, source?.picture ?? false);
     $("download").href = result;
     $("download").download = `${(source?.name ?? job.id).replace(/\.[^.]*$/, "")}-lipsync.mp4`;
-    $("report-link").hidden = !job.report_url;
-    $("report-link").href = job.report_url ? `${job.report_url}?format=html` : "#";
     document.title = "Finished · lipsync-serve";
+    this.awaitReport(job.report_url, this.watching.signal);
+  }
+
+  /** The report follows the video; its link comes when it is there. */
+  async awaitReport(path, signal) {
+    $("report-link").hidden = true;
+    $("report-note").hidden = !path;
+    while (path && !signal.aborted) {
+      try {
+        await ask(path, { signal });
+        $("report-link").href = `${path}?format=html`;
+        $("report-link").hidden = false;
+        break;
+      } catch (error) {
+        if (error.code !== "not_ready") break; // there will be none: the video is whole without it
+      }
+      await new Promise((resolve) => setTimeout(resolve, REPORT_MILLISECONDS));
+    }
+    if (!signal.aborted) $("report-note").hidden = true;
   }
 
   /** An address that a video element can play: it cannot send a key, so with one the file is fetched here. */
