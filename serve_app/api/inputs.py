@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from serve_app.api.errors import ApiError, about
 from serve_app.api.schemas import MediaRef
 from serve_app.api.services import ApiSettings, Services
 from serve_app.api.uploads import UNSAFE, Form
+from serve_app.media_store import content_digest
 
 if TYPE_CHECKING:
     from serve_app.intake import AddressRule, MediaFacts, MediaLimits
 
 Kind = Literal["video", "audio", "image"]
 ROOM = "inputs"
+MAX_KNOWN = 10_000
 PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
@@ -42,12 +43,23 @@ class Intake:
 
     def check(self, source: MediaRef, kind: Kind, param: str) -> Checked:
         """The file behind a field, probed. Raises ApiError that names the field."""
-        from serve_app.intake import check_media
-
         with about(param):
             path, key = self._once(source, param)
+            digest = PurePosixPath(key).stem if key else content_digest(path)
+            facts = self._facts(path, digest, kind)
+            return Checked(param, path, facts, key or f"{ROOM}/{digest[:2]}/{digest}{facts.suffix}", key is not None)
+
+    def _facts(self, path: Path, digest: str, kind: Kind) -> MediaFacts:
+        from serve_app.intake import check_media
+
+        known = self._services.facts
+        facts: MediaFacts | None = known.get((digest, kind))
+        if facts is None:
             facts = check_media(path, kind, media_limits(self._services.settings))
-            return Checked(param, path, facts, key or content_key(path, facts.suffix), key is not None)
+            if len(known) >= MAX_KNOWN:
+                known.clear()
+            known[digest, kind] = facts
+        return facts
 
     def locate(self, source: MediaRef, param: str) -> Path:
         """The file behind a field, not probed yet."""
@@ -109,13 +121,6 @@ class Intake:
         return fetch_url(
             url, into, limit_bytes=settings.max_upload_bytes, allow=address_rule(settings), timeout=settings.url_timeout_seconds
         )
-
-
-def content_key(path: Path, suffix: str) -> str:
-    """The key that `MediaStore.put_content` gives to this file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{ROOM}/{digest[:2]}/{digest}{suffix}"
 
 
 def address_rule(settings: ApiSettings) -> AddressRule:

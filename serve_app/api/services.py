@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -68,6 +68,8 @@ class Services:
     settings: ApiSettings
     engines: Callable[[], dict[str, EngineState]]
     ready: Callable[[], str | None]
+    facts: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What is known of media that were checked before, by SHA-256 and kind: a probe costs a process."""
 
     @property
     def incoming(self) -> Path:
