@@ -1,4 +1,8 @@
-"""Is this file the media that it is said to be? A process of its own looks, with little memory, time and no secrets."""
+"""Whether a stranger's file may be worked on, found out by a process that can be killed.
+
+Decoders are large programs in C: what they do with a hostile file happens in a child with limits on memory, CPU and
+time, without this process's environment and secrets.
+"""
 
 from __future__ import annotations
 
@@ -10,67 +14,93 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from deployments.errors import InputError, LipSyncError, MediaError, SpeechError
+from deployments.errors import InputError, MediaError, NoFaceError, SpeechError
+from deployments.settings import cache_folder
 
 Kind = Literal["video", "audio", "image"]
-ROOT = Path(__file__).resolve().parents[2]  # where the child finds this package, however we were started
-ERRORS: dict[str, type[LipSyncError]] = {kind.__name__: kind for kind in (InputError, MediaError, SpeechError)}
+ROOT = Path(__file__).resolve().parents[2]
+ERRORS: dict[str, type[InputError]] = {"NoFaceError": NoFaceError, "SpeechError": SpeechError}
+BYTES_PER_SECOND = 20 << 20  # a slow disk, read three times: it lengthens the time of large files
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What media may be, and what looking at it may cost."""
+    """What is accepted, and what finding out may cost."""
 
     max_seconds: float = 3600
     max_side: int = 8192  # pixels
-    max_pixels: int = 8192 * 4352  # of a video's frame
-    max_image_pixels: int = 8192 * 8192
-    max_fps: float = 240
+    max_pixels: int = 8192 * 4352
+    max_fps: float = 120
     max_streams: int = 16
-    check_seconds: float = 120  # wall clock and CPU time of the look
-    check_bytes: int = 4 << 30  # address space
+    check_seconds: float = 60  # of wall time and of CPU time
+    check_bytes: int = 6 << 30  # of address space; libraries and threads reserve far more than they use
 
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """What a file is. Sound: no width, height and fps; pictures: one frame, no seconds, codec "image"."""
+    """What an accepted file is."""
 
     kind: Kind
-    width: int  # upright
+    width: int
     height: int
-    fps: Fraction
+    fps: float
     seconds: Fraction
     frames: int
-    codec: str
-    suffix: str  # of the format found, like ".mp4", whatever the file is called
+    codec: str  # "image" for pictures
+    suffix: str
 
 
-def check_media(path: Path, kind: Kind, limits: MediaLimits = MediaLimits()) -> MediaFacts:
-    """Facts of a media file that can be worked on. Raises MediaError or SpeechError."""
-    command = [sys.executable, "-P", "-s", "-m", "serve_app.intake.probe_child"]
-    request = {"path": str(Path(path).resolve()), "kind": kind, "limits": asdict(limits)}
-    # A bare environment: secrets stay here, and libraries start one thread.
-    bare = {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+def check_media(path: Path, kind: Kind, limits: MediaLimits | None = None, *, face: bool = False) -> MediaFacts:
+    """Facts of a file that can be worked on. With `face`, a video must show one in one of eight frames.
+
+    Raises MediaError, SpeechError or NoFaceError; messages name the file only by its last part.
+    """
+    path, limits = path.resolve(), limits or MediaLimits()
+    size = path.stat().st_size if path.is_file() else 0
+    if size == 0:
+        raise MediaError(f"expected a {kind} file, got an empty one: {path.name}")
+    asked = json.dumps({"path": str(path), "kind": kind, "face": face, **asdict(limits)})
     try:
-        ended = subprocess.run(
-            command,
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            timeout=limits.check_seconds,
-            env=bare,
+        child = subprocess.run(
+            [sys.executable, "-m", "serve_app.intake.probe_child"],
+            input=asked.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # decoders chatter about broken files
+            cwd=ROOT,
+            env=environment(limits),
+            timeout=limits.check_seconds + size / BYTES_PER_SECOND,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise MediaError(f"{path.name} takes more than {limits.check_seconds:g} s to look at; convert it to MP4 first") from None
-    return read_answer(ended.stdout, path)
+        raise MediaError(f"expected a {kind} file that can be looked through in time, got one that cannot: {path.name}") from None
+    return read_answer(child.stdout, path, kind)
 
 
-def read_answer(said: bytes, path: Path) -> MediaFacts:
-    """Facts from the child's JSON. Raises what it found wrong; MediaError if it died."""
+def environment(limits: MediaLimits) -> dict[str, str]:
+    """All that the child knows of this process."""
+    return {
+        "LC_ALL": "C.UTF-8",
+        "LIPSYNC_CACHE": str(cache_folder()),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # OpenCV looks at a picture's header against these before it makes room for it
+        "OPENCV_IO_MAX_IMAGE_PIXELS": str(limits.max_pixels),
+        "OPENCV_IO_MAX_IMAGE_WIDTH": str(limits.max_side),
+        "OPENCV_IO_MAX_IMAGE_HEIGHT": str(limits.max_side),
+    }
+
+
+def read_answer(raw: bytes, path: Path, kind: Kind) -> MediaFacts:
+    """What the child found. Raises what it found wrong."""
     try:
-        answer: dict[str, Any] = json.loads(said)
-    except ValueError:
-        raise MediaError(f"{path.name} needs more memory or time to read than such a file should; convert it first") from None
-    if "error" in answer:
-        raise ERRORS[answer["error"]](answer["message"])
-    return MediaFacts(**{**answer, "fps": Fraction(answer["fps"]), "seconds": Fraction(answer["seconds"])})
+        found: dict[str, Any] = json.loads(raw)
+    except ValueError:  # it was stopped by one of its limits, or by the decoder
+        raise MediaError(
+            f"expected a {kind} file that can be read within bounds, got one that cannot: {path.name}; export it again"
+        ) from None
+    if "error" in found:
+        message = str(found["error"]).replace(f"file:{path}", path.name).replace(str(path), path.name)
+        if "expected" not in message:
+            message = f"expected a {kind} file, got one that cannot be used: {message}"
+        raise ERRORS.get(found["type"], MediaError)(message)
+    return MediaFacts(**{**found, "seconds": Fraction(found["seconds"])})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urljoin
 
+from deployments.errors import OutputError
 from serve_app.intake.address import AddressRule
 from serve_app.intake.errors import TooLarge, UrlFailed
 
@@ -52,8 +53,10 @@ def save(response: httpcore.Response, into: Path, limit: int) -> None:
                 if size > limit:
                     too_large(limit)
                 file.write(piece)
-    except BaseException:
+    except BaseException as error:
         into.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"expected room for a downloaded file, got: {error.strerror}; free some space") from error
         raise
 
 
@@ -64,4 +67,6 @@ def header(response: httpcore.Response, name: bytes) -> str:
 
 def too_large(limit: int) -> NoReturn:
     """The refusal of a file over the cap."""
-    raise TooLarge(f"expected a file of at most {limit} bytes behind the address, got a larger one; send a shorter or smaller one")
+    raise TooLarge(
+        f"expected a file of at most {limit} bytes behind the address, got a larger one; send a shorter or smaller one"
+    )

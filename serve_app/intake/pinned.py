@@ -38,16 +38,21 @@ def ask(
     """
     parts = read_url(url)
     place = httpcore.URL(scheme=parts.raw_scheme, host=parts.raw_host, port=parts.port, target=parts.raw_path)
-    sent = {"Host": parts.netloc.decode("ascii"), "User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    sent: dict[bytes | str, bytes | str] = {
+        "Host": parts.netloc.decode("ascii"),
+        "User-Agent": AGENT,
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+    }
     sent.update(headers or {})
     backend = PinnedBackend(allow, deadline)
     pool = httpcore.ConnectionPool(ssl_context=tls(), max_connections=1, network_backend=backend)
     try:
         with pool, pool.stream(method, place, headers=sent, content=content) as response:
             yield response
-    except (httpcore.TimeoutException, TimeoutError) as error:
+    except httpcore.TimeoutException as error:
         raise UrlFailed(f"expected {parts.host} to answer in time, got nothing; try again, or send the file itself") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
         raise UrlFailed(f"expected an answer from {parts.host}, got: {str(error)[:200] or type(error).__name__}") from error
 
 
