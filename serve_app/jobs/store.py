@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from serve_app.jobs.assets import AssetTable
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.records import FINAL, NEXT, ChunkRow, IdempotencyConflict, IllegalChange, Job, JobNotFound, StaleFence, Status
-from serve_app.jobs.rows import of_job, to_chunk, to_job
+from serve_app.jobs.rows import of_job, storable, to_chunk, to_job
 from serve_app.jobs.spec import JobSpec
 from serve_app.jobs.tables import callbacks, chunks, idempotency, jobs, open_engine
 
@@ -174,7 +174,7 @@ class JobStore(AssetTable, Outbox):
         with self._write() as db:
             self._mine(db, chunk.job, chunk.fence)
             values = {name: getattr(chunk, name) for name in chunks.c.keys()}
-            return bool(db.execute(_insert_or_nothing(db, chunks, values)).rowcount)
+            return db.execute(_insert_or_nothing(db, chunks, values).returning(chunks.c.start)).first() is not None
 
     def chunks(self, id: str) -> list[ChunkRow]:
         """Finished chunks by their first frame."""
@@ -194,7 +194,7 @@ class JobStore(AssetTable, Outbox):
     def fail(self, id: str, fence: int, code: str, message: str) -> Job:
         """The job cannot be done. Raises StaleFence."""
         with self._write() as db:
-            return self._finish(db, self._mine(db, id, fence), "failed", error_code=code, error=message)
+            return self._finish(db, self._mine(db, id, fence), "failed", error_code=code, error=storable(message))
 
     def cancelled(self, id: str, fence: int) -> Job:
         """The worker stopped because it was asked to. Raises StaleFence."""
@@ -237,8 +237,9 @@ class JobStore(AssetTable, Outbox):
     def counts(self) -> dict[Status, int]:
         """Jobs by status."""
         with self._read() as db:
-            found = dict(db.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)).tuples().all())
-            return {status: int(found.get(status, 0)) for status in NEXT}
+            rows = db.execute(sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status))
+            found = {str(status): int(count) for status, count in rows}
+            return {status: found.get(status, 0) for status in NEXT}
 
     def queue_seconds(self) -> float:
         """Age of the oldest queued job; 0 if none waits."""

@@ -89,6 +89,7 @@ callbacks = sa.Table(
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
     sa.Column("due_at", sa.Double, nullable=False),
+    sqlite_autoincrement=True,  # a number is never given twice: a sender's late word must not meet another message
 )
 
 
