@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.jobs.store import JobStore
 from serve_app.media_store import MediaStore
+
+if TYPE_CHECKING:
+    from serve_app.intake import AddressRule
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -44,6 +47,12 @@ class ApiSettings(BaseModel):
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often `events` and `stream` look into the job table."""
     heartbeat_seconds: float = Field(default=15, gt=0)
+
+    def address_rule(self) -> AddressRule:
+        """Which addresses inputs are fetched from and callbacks go to."""
+        from serve_app.intake import AddressRule
+
+        return AddressRule(private=self.allow_private_urls)
     checks_at_once: int = Field(default=8, ge=1)
     """Requests whose inputs are fetched and probed at the same time; others wait, and the other routes do not."""
 
