@@ -29,6 +29,7 @@ from serve_app.service.args import ServeArgs
 from serve_app.service.log import log, set_up_logs
 
 LOOK_SECONDS = 1.0
+SERVE_LOGS = {"encoding": "JSON", "enable_access_log": False}  # one event a line; our own log names jobs and requests
 ROUTER_SHUTDOWN_SECONDS = 30.0
 
 
@@ -43,6 +44,7 @@ def build(args: ServeArgs) -> Application:
         max_ongoing_requests=100,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=ROUTER_SHUTDOWN_SECONDS,
+        logging_config=SERVE_LOGS,
         health_check_period_s=5,
     )
     api = serve.deployment(serve.ingress()(Ingress)).options(
@@ -51,6 +53,7 @@ def build(args: ServeArgs) -> Application:
         max_ongoing_requests=500,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=ROUTER_SHUTDOWN_SECONDS,
+        logging_config=SERVE_LOGS,
     )
     return api.bind(args, open_store, router.bind(args, open_store, engines))
 
@@ -76,6 +79,7 @@ def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callab
         request_router_config=RequestRouterConfig(initial_backoff_s=0.01, max_backoff_s=0.02),
         graceful_shutdown_timeout_s=settings.shutdown_seconds,
         health_check_period_s=settings.health_seconds,
+        logging_config=SERVE_LOGS,
     )
     return deployment.bind(name, open_store)
 
@@ -83,7 +87,7 @@ def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callab
 class Ingress:
     """Deployment: the HTTP API. Reads and writes the table and the store; never renders."""
 
-    def __init__(self, args: ServeArgs, open_store: Callable[[], MediaStore], router: DeploymentHandle) -> None:
+    def __init__(self, args: ServeArgs, open_store: Callable[[], MediaStore], router: DeploymentHandle[Any]) -> None:
         set_up_logs(args.log_level)
         self._args, self._router = args, router
         self._live: dict[str, int] | None = None

@@ -30,7 +30,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 class Executor(Protocol):
     """What the pipeline needs of a machine, or of many."""
 
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Pieces that are worked on side by side."""
+        ...
 
     def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
         """`function(task, progress)` once, where the engine lives."""

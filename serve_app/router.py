@@ -15,6 +15,7 @@ import ray
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ReplicaState
 
 from deployments.contracts import Progress
 from deployments.wire import Store, bring, give, pack, unpack
@@ -35,6 +36,7 @@ from serve_app.service.runner import Flags
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 OpenStore = Callable[[], MediaStore]
+Handle = DeploymentHandle[Any]
 
 LOST = (ActorDiedError, ActorUnavailableError)
 SLOTS = 2  # calls in flight at one replica: one works, one waits
@@ -46,7 +48,7 @@ class ReplicaExecutor:
     """Chunks and fits go to an engine's replicas, pieces of tracking and measuring to any CPU of the cluster."""
 
     def __init__(
-        self, handle: DeploymentHandle | None, live: Callable[[], int], open_store: OpenStore, flags: Flags, task_cpus: float
+        self, handle: Handle | None, live: Callable[[], int], open_store: OpenStore, flags: Flags, task_cpus: float
     ) -> None:
         self._handle, self._live, self._open_store, self._flags = handle, live, open_store, flags
         self._store = open_store()
@@ -195,7 +197,7 @@ def bring_back(task: Any, store: Store) -> None:
 class Router:
     """Deployment: a dispatcher whose executors are replicas. Jobs do not run inside requests."""
 
-    def __init__(self, args: ServeArgs, open_store: OpenStore, engines: dict[str, DeploymentHandle]) -> None:
+    def __init__(self, args: ServeArgs, open_store: OpenStore, engines: dict[str, Handle]) -> None:
         set_up_logs(args.log_level)
         self._args, self._open_store, self._engines = args, open_store, engines
         self._live: dict[str, int] = {}
@@ -203,7 +205,7 @@ class Router:
         media = open_store()
         settings = DispatchSettings(args.router.slots, args.router.lease_seconds, keep=args.api.retention_seconds)
         self._dispatcher = Dispatcher(self._jobs, media, self._executor, settings)
-        sender = CallbackSender(self._jobs, Secrets().callback_secret.encode(), args.api.address_rule())
+        sender = CallbackSender(self._jobs, Secrets().callback_secret.encode(), None)
         self._housekeeping = Housekeeping(self._jobs, media, sender.send_due)
         self._ended = threading.Event()
         self._look()
@@ -258,5 +260,5 @@ def live_replicas() -> dict[str, int]:
     found: dict[str, int] = {}
     for application in serve.status().applications.values():
         for name, deployment in application.deployments.items():
-            found[name] = found.get(name, 0) + deployment.replica_states.get("RUNNING", 0)
+            found[name] = found.get(name, 0) + deployment.replica_states.get(ReplicaState.RUNNING, 0)
     return found

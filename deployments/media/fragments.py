@@ -24,7 +24,7 @@ from deployments.contracts import Clip, Span
 from deployments.errors import OutputError, RenderError
 from deployments.media.container import open_input
 from deployments.media.sound import SoundPlan
-from deployments.media.stitch import muxer_options, packet_seconds, plan_track, typical_step
+from deployments.media.stitch import Packets, muxer_options, packet_seconds, plan_track, typical_step
 
 DELAY = 4  # frames that decoding runs ahead of display: more than our encoders reorder, and the same in every piece
 MUXER = {"movflags": "+empty_moov+default_base_moof+frag_keyframe+skip_trailer", "use_editlist": "0"}
@@ -116,7 +116,7 @@ def _first_time(sound: Path) -> Fraction:
 
 def _pictures(
     clip: Clip, chunk: Path, span: Span, clock: _Clock, container: av.container.OutputContainer
-) -> Iterator[av.Packet]:
+) -> Packets:
     """The chunk's packets with their final times; the stream is added before the first is asked for."""
     with open_input(chunk) as source:
         stream = container.add_stream_from_template(source.streams.video[0])
@@ -128,7 +128,7 @@ def _pictures(
     return _timed(chunk, span, clock, stream)
 
 
-def _timed(chunk: Path, span: Span, clock: _Clock, stream: av.VideoStream) -> Iterator[av.Packet]:
+def _timed(chunk: Path, span: Span, clock: _Clock, stream: av.VideoStream) -> Packets:
     with open_input(chunk) as source:
         packets = [p for p in source.demux(source.streams.video[0]) if p.size]
         shown = np.array([p.pts for p in packets], np.int64)
@@ -148,14 +148,14 @@ def _timed(chunk: Path, span: Span, clock: _Clock, stream: av.VideoStream) -> It
             yield packet
 
 
-def _sounds(sound: Path, span: Span, clock: _Clock, container: av.container.OutputContainer) -> Iterator[av.Packet]:
+def _sounds(sound: Path, span: Span, clock: _Clock, container: av.container.OutputContainer) -> Packets:
     """The packets that begin while the chunk is shown; the first chunk takes the earlier ones, the last the later."""
     with open_input(sound) as source:
         stream = container.add_stream_from_template(source.streams.audio[0])
     return _sounding(sound, span, clock, stream)
 
 
-def _sounding(sound: Path, span: Span, clock: _Clock, stream: av.AudioStream) -> Iterator[av.Packet]:
+def _sounding(sound: Path, span: Span, clock: _Clock, stream: av.AudioStream) -> Packets:
     begin = None if span.start == 0 else int(clock.pts[span.start]) * clock.base
     end = None if span.stop == len(clock.pts) else int(clock.pts[span.stop]) * clock.base
     with open_input(sound) as source:

@@ -94,7 +94,7 @@ class Dispatcher:
         while not self._stopping.wait(self._settings.beat):
             self.last_beat = time.monotonic()
             with self._lock:
-                running = [run for run, _ in self._running.values()]
+                running = [run for run, _ in self._running.values() if not run.settled]
             for run in running:
                 self._renew(run)
 
@@ -125,6 +125,9 @@ class Dispatcher:
     def _ended(self, run: JobRun, error: Exception, about: dict[str, object]) -> None:
         """Say in the table why a job ended early."""
         id_, fence = run.job.id, run.job.fence
+        if run.settled:
+            log.warning("report_failed", error=f"{type(error).__name__}: {error}", **about)
+            return
         try:
             match error:
                 case StaleFence():

@@ -63,7 +63,7 @@ class JobRun(Watch):
         self._told = 0.0
         self._done: dict[str, float] = {}  # fraction of every stage
         self._kept_report: str | None = None
-        self._told_all = False
+        self.settled = False
 
     def work(self, executor: Executor) -> None:
         """Run the job with an executor. Raises the errors of `deployments.errors`."""
@@ -147,14 +147,14 @@ class JobRun(Watch):
         key = self._key(done.out)
         self._media.put(done.out, key)
         self._succeed(key, self._kept_report, facts_of(done))
-        self._told_all = True
+        self.settled = True
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._media.root).as_posix()
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Tell the table how far the job is, a few times a second; raise what ends it."""
-        if self._told_all:  # only the report is left; a worker that ends now leaves it unwritten
+        if self.settled:  # only the report is left; a worker that ends now leaves it unwritten
             return
         self.flags.check()
         self._done[stage] = done / total if total else 1.0
