@@ -47,14 +47,14 @@ class ApiSettings(BaseModel):
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often `events` and `stream` look into the job table."""
     heartbeat_seconds: float = Field(default=15, gt=0)
+    checks_at_once: int = Field(default=8, ge=1)
+    """Requests whose inputs are fetched and probed at the same time; others wait, and the other routes do not."""
 
     def address_rule(self) -> AddressRule:
         """Which addresses inputs are fetched from and callbacks go to."""
         from serve_app.intake import AddressRule
 
         return AddressRule(private=self.allow_private_urls)
-    checks_at_once: int = Field(default=8, ge=1)
-    """Requests whose inputs are fetched and probed at the same time; others wait, and the other routes do not."""
 
 
 @dataclass(frozen=True)
