@@ -87,6 +87,7 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
     picture = source_name == "image" or (source_name == "input_reference" and is_picture(intake.locate(source, source_name)))
     engine = pick_engine(services, request.model, avatar, picture)
     options = read_options(engine, request.options, avatar)
+    parts = read_speech(request)
     check_url(request.callback_url)
     if picture and (request.segments or request.sync_mode):
         raise OptionError("expected neither segments nor a sync mode with a picture, got one; leave it out")
@@ -95,7 +96,7 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
         items.append(intake.check(source, "image" if picture else "video", source_name))
         check_size(request, items[0])
     check_places(request, items[0].facts.seconds if avatar is None else avatar.info["seconds"])
-    speech, sounds = take_all_speech(intake, request)
+    speech, sounds = take_speech(intake, request, parts)
     intake.check_no_extra()
     job_spec = JobSpec(
         kind="portrait" if picture else "video",
@@ -158,38 +159,40 @@ def read_speech(request: VideoRequest) -> list[SegmentInput]:
         for name in ("audio", "text"):
             if getattr(request, name) is not None:
                 raise ApiError(f"expected either segments or {name}, got both; put it into a segment", param=name)
-        return request.segments
-    text = request.text
-    if text is None and request.audio is None:
-        text = request.prompt or None
-    return [SegmentInput(start="0", end="0", audio=request.audio, text=text)]
+        parts = request.segments
+    else:
+        text = request.text
+        if text is None and request.audio is None:
+            text = request.prompt or None
+        parts = [SegmentInput(start="0", end="0", audio=request.audio, text=text)]
+    for number, part in enumerate(parts):
+        check_words(part, part.voice or request.voice, f"segments[{number}]" if request.segments else "")
+    return parts
 
 
-def take_all_speech(intake: Intake, request: VideoRequest) -> tuple[tuple[SpeechSpec, ...], list[Checked]]:
-    """All new speech, and the sound files in it. Raises ApiError."""
-    taken = []
-    for number, part in enumerate(read_speech(request)):
-        where = f"segments[{number}]" if request.segments else ""
-        taken.append(take_speech(intake, part, request.voice, where))
-    return tuple(spec for spec, _ in taken), [item for _, item in taken if item is not None]
-
-
-def take_speech(intake: Intake, part: SegmentInput, voice: str, where: str) -> tuple[SpeechSpec, Checked | None]:
-    """One piece of speech, checked. Raises ApiError."""
+def check_words(part: SegmentInput, voice: str, where: str) -> None:
+    """Raise ApiError unless a piece of speech is either a file or a text that the voice can speak."""
     from deployments.audio.tts import check_text
 
-    dot = "." if where else ""
     if (part.audio is None) == (part.text is None):
         came = "none" if part.audio is None else "both"
         raise ApiError(
             f"{where or 'the request'}: expected new speech as either audio or text, got {came}", param=where or "audio"
         )
-    start, end = (part.start, part.end) if where else (None, None)
-    voice = part.voice or voice
     if part.text is not None:
-        with about(f"{where}{dot}text"):
+        with about(f"{where}.text".lstrip(".")):
             check_text(part.text, voice)
-        return SpeechSpec(text=part.text, voice=voice, start=start, end=end), None
-    assert part.audio is not None
-    item = intake.check(part.audio, "audio", f"{where}{dot}audio")
-    return SpeechSpec(audio=item.key, voice=voice, start=start, end=end), item
+
+
+def take_speech(intake: Intake, request: VideoRequest, parts: list[SegmentInput]) -> tuple[tuple[SpeechSpec, ...], list[Checked]]:
+    """All new speech with its sound files checked, and those files. Raises ApiError."""
+    specs, items = [], []
+    for number, part in enumerate(parts):
+        start, end = (part.start, part.end) if request.segments else (None, None)
+        item = None
+        if part.audio is not None:
+            item = intake.check(part.audio, "audio", f"segments[{number}].audio" if request.segments else "audio")
+            items.append(item)
+        voice = part.voice or request.voice
+        specs.append(SpeechSpec(audio=item.key if item else None, text=part.text, voice=voice, start=start, end=end))
+    return tuple(specs), items
