@@ -6,10 +6,11 @@ import json
 import math
 import os
 import resource
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from deployments.errors import LipSyncError, MediaError, NoFaceError, SpeechError
 from serve_app.intake.check import MediaLimits
@@ -24,6 +25,8 @@ AUDIO_CODECS = "aac mp3 mp2 opus vorbis flac alac ac3 eac3 dts amr_nb amr_wb wma
 PICTURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp"}
 HEAD = 400
 FACE_LOOKS = 8
+MAX_BOXES = 1000
+MAX_SEEK = 1 << 42
 SLACK_SECONDS = 10.0  # a header may say this much more than the data; it may also say twice as much
 
 
@@ -70,7 +73,7 @@ def check_video(path: Path, limits: MediaLimits) -> dict[str, Any]:
         check_picture_size(path, width, height, limits)
         codec = codec_of(path, stream, "video", VIDEO_CODECS)
         check_rate(path, stream.average_rate or stream.guessed_rate, limits)
-        told = max(seconds_told(container), float((stream.duration or 0) * (stream.time_base or 0)))
+        told = max(seconds_told(container), movie_seconds(path) if suffix == ".mp4" else 0.0)
         check_seconds(path, told, limits)
     clip = probe(path)
     check_seconds(path, float(clip.duration), limits)
@@ -207,6 +210,36 @@ def check_seconds(path: Path, seconds: float, limits: MediaLimits) -> None:
 def seconds_told(container: Any) -> float:
     """What the header says of the whole file's length; 0 if nothing."""
     return max(0.0, (container.duration or 0) / 1e6)
+
+
+def movie_seconds(path: Path) -> float:
+    """What the movie header of an MP4 says, which FFmpeg does not ask; players do. 0 if nothing or "unknown"."""
+    with path.open("rb") as file:
+        if not enter(file, b"moov") or not enter(file, b"mvhd"):
+            return 0.0
+        head = file.read(32).ljust(32, b"\0")
+    scale, length = struct.unpack(">20xIQ" if head[0] == 1 else ">12xII12x", head)
+    unknown = length in (0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
+    return 0.0 if scale == 0 or unknown else float(length / scale)
+
+
+def enter(file: BinaryIO, wanted: bytes) -> bool:
+    """Move into the next box of a name, over the others of its level; False if there is none."""
+    for _ in range(MAX_BOXES):
+        head = file.read(8)
+        if len(head) < 8:
+            return False
+        size, read = int.from_bytes(head[:4], "big"), 8
+        if head[4:] == wanted:
+            if size == 1:
+                file.read(8)
+            return True
+        if size == 1:
+            size, read = int.from_bytes(file.read(8), "big"), 16
+        if size < read:
+            return False
+        file.seek(min(size - read, MAX_SEEK), os.SEEK_CUR)
+    return False
 
 
 def has_more_sound(path: Path, told: float) -> bool:
