@@ -205,7 +205,7 @@ class Router:
         media = open_store()
         settings = DispatchSettings(args.router.slots, args.router.lease_seconds, keep=args.api.retention_seconds)
         self._dispatcher = Dispatcher(self._jobs, media, self._executor, settings)
-        sender = CallbackSender(self._jobs, Secrets().callback_secret.encode(), None)
+        sender = CallbackSender(self._jobs, Secrets().callback_secret.encode(), args.api.address_rule())
         self._housekeeping = Housekeeping(self._jobs, media, sender.send_due)
         self._ended = threading.Event()
         self._look()
