@@ -62,7 +62,8 @@ def read_url(url: str) -> httpx.URL:
         parts = httpx.URL(url) if len(url) <= MAX_URL else httpx.URL("")
     except (httpx.InvalidURL, ValueError):
         parts = httpx.URL("")
-    if parts.scheme not in ("http", "https") or not parts.host:
+    port = parts.port or 80
+    if parts.scheme not in ("http", "https") or not parts.host or not 0 < port < 1 << 16:
         raise UrlRefused(f"expected an address like https://host/path, got {url[:80]!r}")
     if parts.userinfo:
         raise UrlRefused("expected an address without a user or a password, got one with; use a signed link instead")
