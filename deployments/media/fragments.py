@@ -69,12 +69,15 @@ def make_fragment(
         sources = [_pictures(clip, chunk, span, clock, container)]
         if sound is not None:
             sources.append(_sounds(sound, span, clock, container))
-        starts: dict[int, int] = {}
+        begins: dict[int, Fraction] = {}
         for packet in heapq.merge(*sources, key=packet_seconds):
             # the muxer gets every track from 0 on: of a later start it would make one long first sample
-            start = starts.setdefault(packet.stream.index + 1, packet.dts)
+            begin = begins.setdefault(packet.stream.index, packet.dts * packet.time_base)
+            start = int(begin / packet.time_base)
             packet.pts, packet.dts = packet.pts - start, packet.dts - start
             container.mux(packet)
+        # the muxer chose the time scales with its header: 1/24000 also where the clip counts in 1001/24000
+        starts = {index + 1: round(begin / container.streams[index].time_base) for index, begin in begins.items()}
     data = _numbered(buffer.getvalue(), starts, span.start, keep_header=first)
     part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:

@@ -28,6 +28,7 @@ CLIPS = {
     "b-frames": {"options": B_FRAMES},
     "variable rate": {"rate": Fraction(600), "steps": (20, 35, 21, 90), "options": B_FRAMES},
     "23.976": {"rate": Fraction(24000, 1001), "options": B_FRAMES},
+    "23.976 counted in frames": {"name": "source.avi", "codec": "mpeg4", "rate": Fraction(24000, 1001)},
     "rotated": {"rotation": 90, "options": B_FRAMES},
     "hevc 10 bit": {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": "log-level=none"}},
 }
