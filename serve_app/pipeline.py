@@ -38,7 +38,7 @@ from deployments.worker import (
 )
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
 from serve_app.executor import Executor
-from serve_app.planner import Plan, check_clip, make_plan
+from serve_app.planner import Plan, check_clip, cut_at, make_plan
 from serve_app.request import SyncRequest, check_request, check_room
 from serve_app.speech import fit_length, load_source, on_clip, seconds_of
 
@@ -106,7 +106,7 @@ def run_sync(
     with job.stage("probe"):
         clip = probe_clip(request.clip)
     with job.stage("speech"):
-        speech, plan = plan_job(request, clip, executor.workers)
+        speech, plan = plan_job(request, clip, executor.workers, watch.streams)
         watch.planned(clip, plan)
     with job.stage("track"):
         tracked = track_face(clip, request.face, cache, executor, progress)
@@ -139,7 +139,7 @@ def probe_clip(path: Path) -> Clip:
     return clip
 
 
-def plan_job(request: SyncRequest, clip: Clip, workers: int) -> tuple[Speech, Plan]:
+def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = False) -> tuple[Speech, Plan]:
     """Speech on the output's clock, and the plan. Raises SpeechError, OptionError."""
     options = set(request.options) - set(get_engine(request.engine).limits().options)
     if options:
@@ -147,7 +147,8 @@ def plan_job(request: SyncRequest, clip: Clip, workers: int) -> tuple[Speech, Pl
     loaded = [(source.segment, load_source(source, request.voice)) for source in request.speech]
     placed = [(segment, speech) for segment, speech in loaded if segment is not None]
     whole = seconds_of(loaded[0][1])
-    plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers)
+    plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers, streams)
+    plan = replace(plan, spans=cut_at(request.edges, len(plan.timeline.order)) or plan.spans)
     if placed:
         return on_clip(clip, placed), plan
     return fit_length(loaded[0][1], plan.timeline.duration), plan

@@ -22,6 +22,7 @@ SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
 
 CHUNK_FRAMES = 300  # long enough that opening a clip does not matter, short enough for progress and retries
 MIN_CHUNK_FRAMES = 25
+FIRST_FRAMES = 50  # of a job that somebody may watch while it is made
 FINEST_TICK = Fraction(1, 90000)  # seconds; a stretched clock needs finer steps than a frame
 MAX_SIDE = 8192  # pixels
 MAX_SECONDS = 4 * 3600
@@ -67,7 +68,13 @@ def check_clip(clip: Clip) -> None:
 
 
 def make_plan(
-    clip: Clip, speech_seconds: Fraction, segments: Sequence[Segment], mode: SyncMode, chunks: int | None, workers: int
+    clip: Clip,
+    speech_seconds: Fraction,
+    segments: Sequence[Segment],
+    mode: SyncMode,
+    chunks: int | None,
+    workers: int,
+    streams: bool = False,
 ) -> Plan:
     """Plan a job.
 
@@ -76,6 +83,7 @@ def make_plan(
     speech_seconds : length of the new speech, for the whole clip (no segments).
     segments : clip time whose speech is replaced; empty means the whole clip.
     chunks : number of pieces, or None to choose.
+    streams : somebody may watch while it is made, so the first pieces are short.
 
     Raises OptionError for segments outside the clip or overlapping ones, or too many chunks.
     """
@@ -87,7 +95,9 @@ def make_plan(
         ordered = ()
         timeline = lay_out(clip, speech_seconds, mode)
         weight = np.ones(len(timeline.order), np.float32)
-    return Plan(timeline, weight, split(len(timeline.order), chunks, workers), ordered)
+    frames = len(timeline.order)
+    spans = ramp(frames, workers) if streams and chunks is None else split(frames, chunks, workers)
+    return Plan(timeline, weight, spans, ordered)
 
 
 def check_segments(clip: Clip, segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -174,6 +184,23 @@ def segment_weight(times: NDArray[np.float64], segments: Sequence[Segment]) -> N
         rising = np.clip(edge / ramp, 0, 1)
         weight = np.where(inside, rising * rising * (3 - 2 * rising), weight).astype(np.float32)
     return weight
+
+
+def ramp(frames: int, workers: int) -> tuple[Span, ...]:
+    """Consecutive spans that begin short, so that the first can be shown soon, and end short, so that all workers end
+    together; between them as long as is good for a chunk."""
+    edges = [0]
+    while edges[-1] < frames:
+        rest, number = frames - edges[-1], len(edges) - 1
+        size = min(FIRST_FRAMES * (1 + number // workers), max(FIRST_FRAMES, rest // (2 * workers)), CHUNK_FRAMES)
+        edges.append(frames if rest - size < MIN_CHUNK_FRAMES else edges[-1] + size)
+    return tuple(Span(start, stop) for start, stop in pairwise(edges))
+
+
+def cut_at(edges: Sequence[int], frames: int) -> tuple[Span, ...] | None:
+    """The spans of an earlier plan, so that its finished chunks are found; None if it was for another length."""
+    whole = len(edges) > 1 and edges[0] == 0 and edges[-1] == frames and all(a < b for a, b in pairwise(edges))
+    return tuple(Span(start, stop) for start, stop in pairwise(edges)) if whole else None
 
 
 def split(frames: int, chunks: int | None, workers: int) -> tuple[Span, ...]:

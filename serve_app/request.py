@@ -43,6 +43,7 @@ class SyncRequest:
     report: Path | None = None  # folder of the quality report; None: no report
     voice: str = "default"
     options: dict[str, float] = field(default_factory=dict)  # what only this engine knows
+    edges: tuple[int, ...] = ()  # where an earlier try of the same job was cut into chunks
 
 
 def segment(start: float | str | Fraction, end: float | str | Fraction) -> Segment:

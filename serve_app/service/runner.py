@@ -90,6 +90,7 @@ class JobRun(Watch):
             report=self._place(report) if spec.report else None,
             voice=spec.speech[0].voice,
             options=spec.options,
+            edges=tuple(self.job.info.get("edges", ())),
         )
         self._kept_report = report if spec.report else None
         run_sync(request, StoreCache(self._media), executor, self.progress, self)
@@ -132,7 +133,7 @@ class JobRun(Watch):
     def planned(self, clip: Clip, plan: Plan) -> None:
         """See `Watch.planned`."""
         facts = clip_facts(clip, len(plan.timeline.order), plan.timeline.duration)
-        self._jobs.note(self.job.id, self.job.fence, {**facts, "chunks": len(plan.spans)})
+        self._jobs.note(self.job.id, self.job.fence, {**facts, "edges": [0, *(span.stop for span in plan.spans)]})
 
     def chunk(self, result: ChunkResult) -> None:
         """Commit a finished chunk; a worker that lost the job is refused here."""

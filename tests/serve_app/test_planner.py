@@ -10,7 +10,7 @@ import pytest
 
 from deployments.contracts import Clip, Segment
 from deployments.errors import MediaError, OptionError
-from serve_app.planner import SyncMode, check_clip, frame_ticks, make_plan, segment_weight, split
+from serve_app.planner import SyncMode, check_clip, cut_at, frame_ticks, make_plan, ramp, segment_weight, split
 
 TICK = Fraction(1, 90000)
 
@@ -97,3 +97,20 @@ def test_pictures_that_are_too_small_or_large() -> None:
     for width, height in ((8, 8), (640, 8), (10000, 4000)):
         with pytest.raises(MediaError, match="pixels a side"):
             check_clip(replace(clip(), width=width, height=height))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("frames", [1, 24, 49, 50, 74, 75, 101, 1500, 15000])
+def test_a_ramp_covers_every_frame_once_and_begins_and_ends_short(frames: int, workers: int) -> None:
+    spans = ramp(frames, workers)
+    assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])] and spans[-1].stop == frames
+    assert len(spans[0]) <= 74 and len(spans[-1]) <= 74
+    assert all(25 <= len(span) <= 300 for span in spans) or frames < 25
+
+
+def test_a_job_is_cut_again_where_it_was_cut_before() -> None:
+    spans = ramp(700, 3)
+    edges = [0, *(span.stop for span in spans)]
+    assert cut_at(edges, 700) == spans
+    for wrong in ([0, 10], [5, 700], [0, 300, 200, 700], [0, 700, 701], []):
+        assert cut_at(wrong, 700) is None, "a plan of another length means nothing here"
