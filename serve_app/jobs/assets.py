@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from serve_app.jobs.records import Asset, JobNotFound
-from serve_app.jobs.rows import storable, to_asset
+from serve_app.jobs.rows import to_asset
 from serve_app.jobs.tables import assets
 
 
@@ -25,7 +25,7 @@ class AssetTable:
     def add_asset(self, asset: Asset) -> None:
         """Keep a new asset."""
         with self._write() as db:
-            db.execute(assets.insert().values(**{**asdict(asset), "name": storable(asset.name)}))
+            db.execute(assets.insert().values(**asdict(asset)))
 
     def asset(self, id: str, owner: str) -> Asset:
         """One asset. Raises JobNotFound, also for another owner's."""

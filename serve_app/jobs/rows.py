@@ -45,8 +45,3 @@ def to_asset(row: sa.Row[Any]) -> Asset:
 def to_callback(row: sa.Row[Any]) -> Callback:
     """A row of `callbacks`."""
     return Callback(**row._mapping)
-
-
-def storable(text: str) -> str:
-    """A message without what databases refuse: zero bytes, and halves of letters from file names that are no UTF-8."""
-    return text.replace("\0", "").encode(errors="replace").decode()

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from serve_app.jobs.assets import AssetTable
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.records import FINAL, NEXT, ChunkRow, IdempotencyConflict, IllegalChange, Job, JobNotFound, StaleFence, Status
-from serve_app.jobs.rows import of_job, storable, to_chunk, to_job
+from serve_app.jobs.rows import of_job, to_chunk, to_job
 from serve_app.jobs.spec import JobSpec
 from serve_app.jobs.tables import callbacks, chunks, idempotency, jobs, open_engine
 
@@ -78,10 +78,11 @@ class JobStore(AssetTable, Outbox):
 
     def _claim_key(self, db: Connection, owner: str, key: str, digest: str, job: str) -> str:
         """The job that an idempotency key belongs to from now on."""
-        rule = sa.and_(idempotency.c.owner == owner, idempotency.c.key == key)
         values = {"owner": owner, "key": key, "digest": digest, "job": job}
-        db.execute(_insert_or_nothing(db, idempotency, values))
-        found = db.execute(sa.select(idempotency.c.digest, idempotency.c.job).where(rule)).one()
+        mine = _insert(db)(idempotency).values(**values)
+        # An update that changes nothing locks the row of an earlier request, so its job cannot be deleted before we read it.
+        either = mine.on_conflict_do_update(index_elements=["owner", "key"], set_={"owner": owner})
+        found = db.execute(either.returning(idempotency.c.digest, idempotency.c.job)).one()
         if found.digest != digest:
             raise IdempotencyConflict(f"expected the same request again under the key {key!r}, got another; use a new key")
         return str(found.job)
@@ -111,7 +112,8 @@ class JobStore(AssetTable, Outbox):
             wanted = wanted.where(jobs.c.kind == "avatar" if kind == "avatar" else jobs.c.kind != "avatar")
         with self._read() as db:
             if after is not None:
-                last = db.execute(sa.select(jobs.c.seq).where(jobs.c.id == after)).scalar()
+                mine = sa.true() if owner is None else jobs.c.owner == owner
+                last = db.execute(sa.select(jobs.c.seq).where(jobs.c.id == after, mine)).scalar()
                 if last is None:
                     raise JobNotFound(f"expected the id of a job after which to go on, got {after!r}")
                 wanted = wanted.where(jobs.c.seq < last if newest_first else jobs.c.seq > last)
@@ -123,8 +125,9 @@ class JobStore(AssetTable, Outbox):
         while True:
             with self._write() as db:
                 now = self._clock()
-                free = sa.or_(jobs.c.status == "queued", sa.and_(jobs.c.status == "running", jobs.c.lease_until < now))
-                pick = sa.select(jobs).where(free).order_by(jobs.c.seq).limit(1).with_for_update(skip_locked=True)
+                open_ = jobs.c.status.in_(("queued", "running"))  # so that finished jobs are not even looked at
+                free = sa.or_(jobs.c.status == "queued", jobs.c.lease_until < now)
+                pick = sa.select(jobs).where(open_, free).order_by(jobs.c.seq).limit(1).with_for_update(skip_locked=True)
                 row = db.execute(pick).first()
                 if row is None:
                     return None
@@ -174,7 +177,8 @@ class JobStore(AssetTable, Outbox):
         with self._write() as db:
             self._mine(db, chunk.job, chunk.fence)
             values = {name: getattr(chunk, name) for name in chunks.c.keys()}
-            return db.execute(_insert_or_nothing(db, chunks, values).returning(chunks.c.start)).first() is not None
+            kept = _insert(db)(chunks).values(**values).on_conflict_do_nothing().returning(chunks.c.start)
+            return db.execute(kept).first() is not None
 
     def chunks(self, id: str) -> list[ChunkRow]:
         """Finished chunks by their first frame."""
@@ -194,7 +198,7 @@ class JobStore(AssetTable, Outbox):
     def fail(self, id: str, fence: int, code: str, message: str) -> Job:
         """The job cannot be done. Raises StaleFence."""
         with self._write() as db:
-            return self._finish(db, self._mine(db, id, fence), "failed", error_code=code, error=storable(message))
+            return self._finish(db, self._mine(db, id, fence), "failed", error_code=code, error=message)
 
     def cancelled(self, id: str, fence: int) -> Job:
         """The worker stopped because it was asked to. Raises StaleFence."""
@@ -205,6 +209,9 @@ class JobStore(AssetTable, Outbox):
         """Back to the queue: this worker ends, and the attempt does not count. Raises StaleFence."""
         with self._write() as db:
             job = self._mine(db, id, fence)
+            if job.cancel_requested:
+                self._finish(db, job, "cancelled")
+                return
             values = {"status": "queued", "attempt": job.attempt - 1, "lease_until": 0.0, "worker": ""}
             db.execute(jobs.update().where(jobs.c.id == id).values(**values))
 
@@ -248,15 +255,15 @@ class JobStore(AssetTable, Outbox):
             return 0.0 if oldest is None else max(0.0, self._clock() - float(oldest))
 
     def keys_in_use(self) -> set[str]:
-        """Every key of the media store that a job, a chunk or an asset refers to."""
-        with self._read() as db:
-            found = {asset.key for asset in self._all_assets(db)}
-            for job in map(to_job, db.execute(sa.select(jobs))):
-                speech = [part.audio for part in job.spec.speech]
-                found |= {key for key in (job.spec.source, job.result, *speech) if key is not None}
+        """Every key of the media store that a job, a chunk or an asset refers to; a report's is its folder."""
+        with self._read() as db:  # assets first: one may be deleted as soon as a job has its key
+            found: set[str | None] = {asset.key for asset in self._all_assets(db)}
+            for text, result, report in db.execute(sa.select(jobs.c.spec, jobs.c.result, jobs.c.report)):
+                spec = json.loads(text)
+                found |= {spec["source"], result, report, *(part["audio"] for part in spec["speech"])}
             for key, segment in db.execute(sa.select(chunks.c.key, chunks.c.segment)):
-                found |= {key, segment} - {None}
-            return found
+                found |= {key, segment}
+            return {key for key in found if key is not None}
 
     def _change(self, id: str, fence: int, values: dict[str, Any]) -> None:
         """One guarded write without a read."""
@@ -306,12 +313,12 @@ def stale(id: str, fence: int) -> StaleFence:
     return StaleFence(f"expected {id} to be this worker's (fence {fence}), but it was taken over, ended or deleted; stop")
 
 
-def _insert_or_nothing(db: Connection, table: sa.Table, values: dict[str, Any]) -> Any:
-    """An insert that leaves a row with the same key as it is."""
+def _insert(db: Connection) -> Any:
+    """The database's own insert, which knows what to do about a row with the same key."""
     if db.dialect.name == "sqlite":
         from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
-        return insert_sqlite(table).values(**values).on_conflict_do_nothing()
+        return insert_sqlite
     from sqlalchemy.dialects.postgresql import insert as insert_postgres
 
-    return insert_postgres(table).values(**values).on_conflict_do_nothing()
+    return insert_postgres
