@@ -59,11 +59,8 @@ def verify(
 class CallbackSender:
     """Sends what is due. Many processes may each have one: a message is leased to one of them."""
 
-    def __init__(
-        self, jobs: JobStore, secret: bytes, allow: AddressRule, clock: Callable[[], float] = time.time, waits: float = FIRST_WAIT
-    ) -> None:
-        self._jobs, self._secret, self._allow = jobs, secret, allow
-        self._clock, self._first_wait = clock, waits
+    def __init__(self, jobs: JobStore, secret: bytes, allow: AddressRule, clock: Callable[[], float] = time.time) -> None:
+        self._jobs, self._secret, self._allow, self._clock = jobs, secret, allow, clock
 
     def send_due(self) -> int:
         """Send the messages that are due; how many arrived."""
@@ -106,7 +103,7 @@ class CallbackSender:
         if message.attempt + 1 >= MAX_TRIES:
             self._give_up(message, error)
             return
-        wait = self._first_wait * WAIT_FACTOR**message.attempt * random.uniform(1, 1 + JITTER)
+        wait = FIRST_WAIT * WAIT_FACTOR**message.attempt * random.uniform(1, 1 + JITTER)
         self._jobs.callback_failed(message.id, self._clock() + wait)
 
     def _give_up(self, message: Message, error: Exception) -> None:

@@ -14,6 +14,7 @@ Address = IPv4Address | IPv6Address
 GLOBAL_V6 = ip_network("2000::/3")
 # Ways to write an IPv4 address as IPv6: what looks global may lead inside (RFC 6052, 3056, 4380), or an old relay.
 TUNNELS = tuple(ip_network(one) for one in ("2001::/23", "2002::/16", "192.88.99.0/24"))
+METADATA = ip_address("fd00:ec2::254")  # a cloud's keys; its IPv4 twin 169.254.169.254 is link-local
 NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 
 
@@ -36,7 +37,7 @@ class AddressRule:
             return True
         shared = ip.version == 4 and ip in ip_network("100.64.0.0/10")
         odd = ip.is_unspecified or ip.is_multicast or ip.is_link_local or (ip.is_reserved and not ip.is_loopback)
-        return self.private and (ip.is_private or shared) and not odd
+        return self.private and (ip.is_private or shared) and not odd and ip != METADATA
 
 
 def is_global(ip: Address) -> bool:

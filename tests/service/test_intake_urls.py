@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.errors import InputError
 from serve_app.intake import AddressRule, TooLarge, UrlFailed, UrlRefused, fetch_url
 
 HERE = AddressRule(networks=("127.0.0.1/32",))  # the first hop's host and nothing else
@@ -138,7 +139,7 @@ def test_addresses_that_are_never_asked(url: str, tmp_path: Path) -> None:
 def test_private_addresses_are_allowed_only_where_asked() -> None:
     inside = ("127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "fd12::1", "100.64.0.1")
     outside = ("8.8.8.8", "93.184.216.34", "2606:2800:220:1::1")
-    never = ("169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1", "::", "255.255.255.255")
+    never = ("169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1", "::", "fd00:ec2::254", "255.255.255.255")
     plain, private = AddressRule(), AddressRule(private=True)
     assert all(plain.allows(one) and private.allows(one) for one in outside)
     assert all(private.allows(one) and not plain.allows(one) for one in inside)
@@ -195,7 +196,7 @@ CHUNKS = b"".join(b"64\r\n" + b"x" * 100 + b"\r\n" for _ in range(30)) + b"0\r\n
         (says(b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"y" * 300_000), UrlFailed),
     ],
 )
-def test_answers_that_lie_about_their_size_or_are_no_file(script: Script, error: type | None, tmp_path: Path) -> None:
+def test_answers_that_lie_about_their_size_or_are_no_file(script: Script, error: type[InputError] | None, tmp_path: Path) -> None:
     with host(script) as server:
         url = f"http://127.0.0.1:{server.port}/"
         if error is None:
