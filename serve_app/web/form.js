@@ -18,6 +18,8 @@ function preview(file, kind) {
   return media;
 }
 
+const sentence = (words) => words && `${words[0].toUpperCase()}${words.slice(1)}${words.endsWith(".") ? "" : "."}`;
+
 /** A field that a file can be dropped on. `onChange` hears of every new file, and of none. */
 export class Drop {
   constructor(name, onChange) {
@@ -110,7 +112,7 @@ export class Form {
     const engine = this.engines.find((one) => one.id === $("engine").value);
     const options = engine?.options ?? [];
     const waits = engine && engine.state !== "ready" ? " It is loaded when it is asked for, so the first job takes longer." : "";
-    $("engine-about").textContent = engine ? `${engine.about}.${waits}` : "";
+    $("engine-about").textContent = engine ? `${sentence(engine.about)}${waits}` : "";
     for (const field of document.querySelectorAll("[data-option]")) field.hidden = !options.includes(field.dataset.option);
     $("own-options").replaceChildren(...options.filter((name) => !KNOWN.includes(name)).map(numberField));
   }
@@ -122,7 +124,7 @@ export class Form {
 
   tellExpression() {
     const value = Number($("expression").value);
-    $("expression-now").textContent = value === 1 ? "as the person does" : `${Math.round(100 * value)} %`;
+    $("expression-now").textContent = value === 1 ? "(as filmed)" : `(${Math.round(100 * value)} %)`;
   }
 
   /** The body of the request. Raises Refusal that says what is missing. */

@@ -15,7 +15,7 @@ const STAGES = {
   measure: "Measuring the result",
 };
 const BADGES = { queued: "waiting", in_progress: "in progress", completed: "finished", failed: "failed", cancelled: "cancelled" };
-const REPORT_MILLISECONDS = 2000;
+const REPORT_WAIT = { first: 1000, most: 15_000 }; // milliseconds between looks
 const ENDED = ["completed", "failed", "cancelled"];
 
 /** A cancelled job comes as `failed` with a code, as OpenAI's clients expect; people want to see the difference. */
@@ -34,7 +34,7 @@ export function tellTime(seconds) {
 
 export function showError(box, error) {
   box.textContent = error.message;
-  if (error.request) box.append(Object.assign(document.createElement("small"), { textContent: `Request ${error.request}` }));
+  if (error.request && error.status >= 500) box.append(Object.assign(document.createElement("small"), { textContent: `Request ${error.request}` }));
   box.hidden = false;
 }
 
@@ -108,6 +108,7 @@ export class JobView {
   async show(id) {
     this.open("Your video", () => this.cancel(id));
     this.id = id;
+    this.status = null;
     this.watching = new AbortController();
     const { signal } = this.watching;
     try {
@@ -137,6 +138,8 @@ export class JobView {
       $("eta").textContent = "";
       return;
     }
+    if (this.status !== state.status) this.onChange();
+    this.status = state.status;
     showBadge($("badge"), state.status);
     $("cancel").disabled = state.cancel_requested;
     const waits = state.status === "queued";
@@ -161,6 +164,7 @@ export class JobView {
 
   /** The report follows the video; its link comes when it is there. */
   async awaitReport(path, signal) {
+    let wait = REPORT_WAIT.first;
     $("report-link").hidden = true;
     $("report-note").hidden = !path;
     while (path && !signal.aborted) {
@@ -172,7 +176,8 @@ export class JobView {
       } catch (error) {
         if (error.code !== "not_ready") break; // there will be none: the video is whole without it
       }
-      await new Promise((resolve) => setTimeout(resolve, REPORT_MILLISECONDS));
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      wait = Math.min(REPORT_WAIT.most, 1.5 * wait);
     }
     if (!signal.aborted) $("report-note").hidden = true;
   }

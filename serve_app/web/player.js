@@ -1,6 +1,7 @@
 // Before and after side by side, played as one.
 
-const DRIFT = 0.06; // seconds: two frames apart can be seen
+const JUMP = 0.4; // seconds apart: set anew; less is caught up by playing a little faster or slower
+const CATCH_UP = 0.25; // the most that the speed is changed
 
 const $ = (id) => document.getElementById(id);
 const minutes = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
@@ -80,8 +81,13 @@ export class Player {
     $("seek").max = end;
     $("seek").value = now;
     $("clock").textContent = `${minutes(now)} / ${minutes(end)}`;
-    const inReach = this.hasBefore && now < this.before.duration;
-    if (inReach && !this.before.seeking && Math.abs(this.before.currentTime - now) > DRIFT) this.before.currentTime = now;
+    if (this.hasBefore && now < this.before.duration && !this.before.seeking) this.align(now);
+  }
+
+  align(now) {
+    const late = now - this.before.currentTime;
+    if (Math.abs(late) > (this.after.paused ? 0.01 : JUMP)) this.before.currentTime = now;
+    this.before.playbackRate = 1 + Math.max(-CATCH_UP, Math.min(CATCH_UP, 2 * late));
   }
 
   showState() {
