@@ -10,7 +10,7 @@ from serve_app.api.errors import ApiError, about
 from serve_app.api.schemas import MediaRef
 from serve_app.api.services import ApiSettings, Services
 from serve_app.api.uploads import UNSAFE, Form
-from serve_app.media_store import content_digest
+from serve_app.whole_files import content_digest
 
 if TYPE_CHECKING:
     from serve_app.intake import AddressRule, MediaFacts, MediaLimits
@@ -41,24 +41,24 @@ class Intake:
         self._stored: list[str] = []
         self._located: dict[str, tuple[Path, str | None]] = {}  # by field: nothing is fetched twice
 
-    def check(self, source: MediaRef, kind: Kind, param: str) -> Checked:
-        """The file behind a field, probed. Raises ApiError that names the field."""
+    def check(self, source: MediaRef, kind: Kind, param: str, *, face: bool = False) -> Checked:
+        """The file behind a field, probed; with `face`, a video must show one. Raises ApiError that names the field."""
         with about(param):
             path, key = self._once(source, param)
             digest = PurePosixPath(key).stem if key else content_digest(path)
-            facts = self._facts(path, digest, kind)
+            facts = self._facts(path, digest, kind, face and self._services.settings.look_for_face)
             return Checked(param, path, facts, key or f"{ROOM}/{digest[:2]}/{digest}{facts.suffix}", key is not None)
 
-    def _facts(self, path: Path, digest: str, kind: Kind) -> MediaFacts:
+    def _facts(self, path: Path, digest: str, kind: Kind, face: bool) -> MediaFacts:
         from serve_app.intake import check_media
 
         known = self._services.facts
-        facts: MediaFacts | None = known.get((digest, kind))
+        facts: MediaFacts | None = known.get((digest, kind, face))
         if facts is None:
-            facts = check_media(path, kind, media_limits(self._services.settings))
+            facts = check_media(path, kind, media_limits(self._services.settings), face=face)
             if len(known) >= MAX_KNOWN:
                 known.clear()
-            known[digest, kind] = facts
+            known[digest, kind, face] = facts
         return facts
 
     def locate(self, source: MediaRef, param: str) -> Path:

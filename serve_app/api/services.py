@@ -43,6 +43,8 @@ class ApiSettings(BaseModel):
     max_side: int = Field(default=8192, ge=16)
     """Pixels."""
     max_frames_per_second: float = Field(default=240, gt=0)
+    look_for_face: bool = True
+    """Refuse a clip of which no looked-at frame shows a face; without, its job fails later."""
     url_timeout_seconds: float = Field(default=30, gt=0)
     poll_seconds: float = Field(default=0.25, gt=0)
     """How often `events` and `stream` look into the job table."""
@@ -77,8 +79,8 @@ class Services:
     settings: ApiSettings
     engines: Callable[[], dict[str, EngineState]]
     ready: Callable[[], str | None]
-    facts: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """What is known of media that were checked before, by SHA-256 and kind: a probe costs a process."""
+    facts: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
+    """What is known of media by SHA-256, kind, and whether a face was looked for: a probe costs a process."""
 
     @property
     def incoming(self) -> Path:

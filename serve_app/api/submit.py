@@ -93,7 +93,7 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
         raise OptionError("expected neither segments nor a sync mode with a picture, got one; leave it out")
     items = []
     if avatar is None:
-        items.append(intake.check(source, "image" if picture else "video", source_name))
+        items.append(intake.check(source, "image" if picture else "video", source_name, face=True))
         check_size(request, items[0])
     check_places(request, items[0].facts.seconds if avatar is None else avatar.info["seconds"])
     speech, sounds = take_speech(intake, request, parts)
@@ -119,7 +119,7 @@ def submit_avatar(services: Services, form: Form, caller: Caller) -> Job:
     engine = pick_engine(services, request.model, None, picture=False)
     check_face(request.face)
     check_url(request.callback_url)
-    item = intake.check(request.video, "video", "video")
+    item = intake.check(request.video, "video", "video", face=True)
     intake.check_no_extra()
     spec = JobSpec(kind="avatar", engine=engine.name, source=item.key, face=request.face, report=False)
     return queue(services, intake, [item], spec, request.metadata, request.callback_url, caller)

@@ -20,7 +20,8 @@ if not hasattr(kit, "serving"):
     _SPEC.loader.exec_module(kit)
 
 BOUNDARY = "b0undary"
-HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="x.mp4"\r\n\r\n'.encode()
+KIND = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="kind"\r\n\r\nvideo\r\n'
+HEAD = f'{KIND}--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="x.mp4"\r\n\r\n'.encode()
 SERVER = """
 import sys, importlib.util
 from pathlib import Path

@@ -99,6 +99,26 @@ def test_too_many_pixels_or_frames_per_second_are_refused(blank_clip: dict[str, 
         assert not server.files()
 
 
+def test_a_clip_that_shows_nobody_is_refused(client: httpx.Client, blank_clip: dict[str, Path]) -> None:
+    whole = blank_clip["grey"].read_bytes()
+    assert "face" in kit.refusal(post(client, whole), 400, "no_face", "video")
+    kit.refusal(client.post("/v1/avatars", data={"model": "fake"}, files={"video": whole}), 400, "no_face", "video")
+
+
+def test_a_clip_of_twelve_people_is_taken_and_one_of_them_chosen(tmp_path: Path) -> None:
+    from skimage import data
+
+    from deployments.media.encode import EncodeOptions, encode_new
+    from deployments.media.sound import SoundPlan
+
+    crowd = np.tile(np.ascontiguousarray(data.astronaut()[:192, 128:320]), (3, 4, 1))
+    sound = SoundPlan(np.zeros(48000, np.float32), 48000)
+    encode_new(768, 576, Fraction(25), [crowd] * 5, sound, EncodeOptions("small"), tmp_path / "crowd.mp4")
+    with kit.serving(tmp_path / "service") as server, server.client() as client:
+        job = post(client, (tmp_path / "crowd.mp4").read_bytes(), {"options": '{"face": 7}'}).json()
+        assert server.jobs.get(job["id"]).spec.face == "7"
+
+
 def test_a_sound_without_samples_is_refused(client: httpx.Client, face_clip: Path, tmp_path: Path) -> None:
     response = client.post(
         "/v1/videos", data={"model": "fake"}, files={"video": face_clip.read_bytes(), "audio": silence(0, tmp_path)}
