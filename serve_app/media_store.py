@@ -5,24 +5,34 @@ A local folder is used in place; of anything else a mirror folder holds copies, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import fsspec
 
 from deployments.errors import InputError, LipSyncError, OptionError, OutputError
+from serve_app.whole_files import (
+    FOLDER,
+    MARKER,
+    PART,
+    age_of,
+    aside,
+    content_digest,
+    copy_folder_whole,
+    copy_whole,
+    files_below,
+    folder_aside,
+)
 
 KEY = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9._@-]*|\.[A-Za-z0-9_-][A-Za-z0-9._@-]*")
 LONGEST_KEY = 400
-MARKER = "whole.marker"  # written last into a stored folder: without it the folder is not there
-BLOCK = 1 << 20
+LONGEST_PART = 200  # file systems end at 255
 ABANDONED_SECONDS = 6 * 3600.0  # a temporary file that nobody wrote to for so long
 
 
@@ -36,7 +46,8 @@ class MediaMissing(LipSyncError):
 def check_key(key: str) -> None:
     """Raise InputError unless the key is a plain relative path."""
     parts = key.split("/")
-    if not key or len(key) > LONGEST_KEY or not all(KEY.fullmatch(part) for part in parts):
+    plain = all(KEY.fullmatch(part) and len(part) <= LONGEST_PART for part in parts)
+    if not plain or len(key) > LONGEST_KEY:
         raise InputError(f"expected a key like inputs/ab/name.mp4 of at most {LONGEST_KEY} letters, got {key[:80]!r}")
 
 
@@ -52,9 +63,11 @@ class MediaStore:
             raise OptionError(f"expected a mirror folder for the store {url}, got none; name a local folder for copies")
         else:
             self.root = mirror.absolute()
+        # Listings are never remembered: other machines write here too.
+        asked = {} if self.local else {"use_listings_cache": False, **(options or {})}
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._files, base = fsspec.core.url_to_fs(str(self.root) if self.local else url, **(options or {}))
+            self._files, base = fsspec.core.url_to_fs(str(self.root) if self.local else url, **asked)
         except (OSError, ValueError, ImportError) as error:
             raise OutputError(f"expected a store at {url}, got: {error}; check the address and the rights") from error
         self._base = base.rstrip("/")
@@ -63,35 +76,49 @@ class MediaStore:
         """Keep a file under a key, whole or not at all. Raises OutputError."""
         check_key(key)
         place = self.root / key
-        if place != path.absolute():
-            _copy_whole(path, place)
         if not self.local:
-            self._ask(lambda: self._files.put_file(str(place), self._name(key)))
+            self._send(path, key)
+        if place != path.absolute():
+            copy_whole(path, place)
 
     def put_content(self, path: Path, room: str, suffix: str) -> str:
-        """Keep a file under a key made of its content; an equal file is stored once. Returns the key."""
-        digest = content_digest(path)
+        """Keep a file under a key made of its content; an equal file is stored once. Returns the key.
+
+        A file that was there is young again: the collector must not take it before the new row is written.
+        """
+        try:
+            digest = content_digest(path)
+        except OSError as error:
+            raise OutputError(f"expected a file to keep at {path}, got: {error}") from error
         key = f"{room}/{digest[:2]}/{digest}{suffix}"
-        if self.exists(key):
-            if self.local:
-                os.utime(self.root / key)  # young again: the collector must not take it before the new row is written
-        else:
+        check_key(key)
+        place = self.root / key
+        if not place.is_file():
             self.put(path, key)
+        elif self.local:
+            try:
+                os.utime(place)
+            except FileNotFoundError:  # collected this moment
+                self.put(path, key)
+        else:
+            self._send(path, key)  # nothing else makes an object young
         return key
 
     def put_folder(self, folder: Path, key: str) -> None:
         """Keep all files below a folder. Raises OutputError."""
         check_key(key)
         place = self.root / key
+        files = files_below(folder)
+        if not files:
+            raise OutputError(f"expected a folder with files to keep at {folder}, got none")
+        if not self.local:
+            for path in files:
+                self._send(path, f"{key}/{path.relative_to(folder).as_posix()}")
+            self._ask(lambda: self._files.pipe_file(self._name(f"{key}/{MARKER}"), b"1"))
         if place != folder.absolute():
-            for path in _files_below(folder):
-                _copy_whole(path, place / path.relative_to(folder))
-        if self.local:
-            return
-        for path in _files_below(place):
-            name = f"{key}/{path.relative_to(place).as_posix()}"
-            self._ask(lambda path=path, name=name: self._files.put_file(str(path), self._name(name)))
-        self._ask(lambda: self._files.pipe_file(self._name(f"{key}/{MARKER}"), b"1"))
+            copy_folder_whole(folder, place)
+        if not self.local:
+            (place / MARKER).touch()  # what the mirror has is whole; without it there may be a few of the folder's files
 
     def fetch(self, key: str) -> Path:
         """Local file of a key. Raises MediaMissing."""
@@ -99,10 +126,10 @@ class MediaStore:
         place = self.root / key
         if place.is_file():
             return place
-        if self.local:
+        if self.local or not self.exists(key):
             raise missing(key)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _aside(place) as part:
+        with aside(place) as part:
             self._ask(lambda: self._files.get_file(self._name(key), str(part)), key)
         return place
 
@@ -114,21 +141,16 @@ class MediaStore:
             if not place.is_dir():
                 raise missing(key)
             return place
-        if place.is_dir() and any(place.iterdir()):
+        if (place / MARKER).is_file():
             return place
         if not self.exists(f"{key}/{MARKER}"):
             raise missing(key)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=place.parent))
-        try:
+        with folder_aside(place, replaces=lambda: not (place / MARKER).is_file()) as part:
             for name, _ in list(self.keys(f"{key}/")):
-                target = aside / name.removeprefix(f"{key}/")
+                target = part / name.removeprefix(f"{key}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._ask(lambda name=name, target=target: self._files.get_file(self._name(name), str(target)), name)
-            shutil.rmtree(place, ignore_errors=True)
-            os.rename(aside, place)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            (part / MARKER).touch()
         return place
 
     def open(self, key: str) -> IO[bytes]:
@@ -137,7 +159,7 @@ class MediaStore:
         place = self.root / key
         if place.is_file():
             return place.open("rb")
-        if self.local:
+        if self.local or not self.exists(key):
             raise missing(key)
         opened: IO[bytes] = self._ask(lambda: self._files.open(self._name(key), "rb"), key)
         return opened
@@ -150,110 +172,112 @@ class MediaStore:
                 return (self.root / key).stat().st_size
             except OSError:
                 raise missing(key) from None
-        return int(self._ask(lambda: self._files.size(self._name(key)), key))
+        return int(self._about(key)["size"])
 
     def exists(self, key: str) -> bool:
         """Whether a file is stored under a key."""
         check_key(key)
-        return (self.root / key).is_file() if self.local else bool(self._ask(lambda: self._files.isfile(self._name(key))))
+        if self.local:
+            return (self.root / key).is_file()
+        try:
+            return bool(self._about(key)["type"] == "file")
+        except MediaMissing:
+            return False
 
     def delete(self, key: str) -> None:
         """Forget a file; nothing happens if there is none."""
         check_key(key)
         (self.root / key).unlink(missing_ok=True)
         if not self.local and self.exists(key):
-            self._ask(lambda: self._files.rm_file(self._name(key)))
+            self._remove(key)
 
     def delete_folder(self, key: str) -> None:
         """Forget all files below a key."""
         check_key(key)
         shutil.rmtree(self.root / key, ignore_errors=True)
-        if not self.local:
-            for name, _ in list(self.keys(f"{key}/")):
-                self._ask(lambda name=name: self._files.rm_file(self._name(name)))
+        if self.local:
+            return
+        self._remove(f"{key}/{MARKER}")  # first: what is half deleted is not there
+        for name, _ in list(self.keys(f"{key}/")):
+            self._remove(name)
 
     def keys(self, prefix: str) -> Iterator[tuple[str, float]]:
         """Keys below a folder, with their age in seconds. Temporary files are left out."""
-        now = time.time()
         if self.local:
-            for path in _files_below(self.root / prefix):
-                yield path.relative_to(self.root).as_posix(), now - path.stat().st_mtime
+            for path in files_below(self.root / prefix):
+                age = age_of(path)
+                if age is not None:  # not deleted this moment
+                    yield path.relative_to(self.root).as_posix(), age
             return
-        self._files.invalidate_cache()
         found = self._ask(lambda: self._files.find(self._name(prefix.rstrip("/")), detail=True))
         for name, about in found.items():
-            written = about.get("LastModified") or about.get("mtime")
-            age = now - (written.timestamp() if hasattr(written, "timestamp") else float(written or now))
-            yield PurePosixPath(name).relative_to(self._base).as_posix(), age
+            key = PurePosixPath(name).relative_to(self._base)
+            if not key.name.startswith(".") and key.name != MARKER:
+                yield key.as_posix(), age_told(about)
 
     def collect(self, in_use: set[str], older_than: float, rooms: Sequence[str]) -> int:
         """Delete files of some rooms that nobody refers to and that are old enough; and what crashes left. Returns how many."""
         gone = 0
         for room in rooms:
             for key, age in list(self.keys(f"{room}/")):
-                if key not in in_use and age > older_than:
+                if age > older_than and key not in in_use and self._age(key) > older_than:  # again: it may be young by now
                     self.delete(key)
                     gone += 1
-        for path in self.root.rglob(".part-*"):
-            if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-                path.unlink(missing_ok=True)
+        return gone + self._sweep()
+
+    def _sweep(self) -> int:
+        """Delete what was being written when a process died."""
+        gone = 0
+        for path in [*self.root.rglob(f"{PART}*"), *self.root.rglob(f"{FOLDER}*")]:
+            if (age_of(path) or 0.0) > ABANDONED_SECONDS:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 gone += 1
         return gone
+
+    def _age(self, key: str) -> float:
+        """Seconds; 0 for what is gone."""
+        if self.local:
+            return age_of(self.root / key) or 0.0
+        try:
+            return age_told(self._about(key))
+        except MediaMissing:
+            return 0.0
 
     def _name(self, key: str) -> str:
         return f"{self._base}/{key}"
 
+    def _about(self, key: str) -> dict[str, Any]:
+        return dict(self._ask(lambda: self._files.info(self._name(key)), key))
+
+    def _send(self, path: Path, key: str) -> None:
+        if not path.is_file():  # the object store's client would say nothing
+            raise OutputError(f"expected a file to keep at {path}, got none")
+        self._ask(lambda: self._files.put_file(str(path), self._name(key)))
+
+    def _remove(self, key: str) -> None:
+        with suppress(MediaMissing):
+            self._ask(lambda: self._files.rm_file(self._name(key)), key)
+
     def _ask(self, call: Any, key: str = "") -> Any:
-        """One call of the object store with its errors made typed."""
+        """One call of the object store with its errors made typed: MediaMissing where a key is read, else OutputError."""
         try:
             return call()
-        except FileNotFoundError:
-            raise missing(key) from None
-        except OSError as error:
+        except Exception as error:  # clients have errors of their own, not all of them OSErrors
+            if isinstance(error, FileNotFoundError) and key:
+                raise missing(key) from None
             raise OutputError(f"expected the store to answer, got: {error}; check its address, rights and space") from error
+
+
+def age_told(about: dict[str, Any]) -> float:
+    """Seconds since an object was written, by what its store says of it."""
+    written: Any = about.get("LastModified") or about.get("mtime")
+    now = time.time()
+    return now - (written.timestamp() if hasattr(written, "timestamp") else float(written or now))
 
 
 def missing(key: str) -> MediaMissing:
     """The error for a key without a file."""
     return MediaMissing(f"expected a stored file under {key!r}, got nothing; it may have been deleted")
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """Files below a folder in order, without temporary ones."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-
-
-class _aside:
-    """`with _aside(place) as part`: write `part`; it becomes `place` if all went well, else nothing is left."""
-
-    def __init__(self, place: Path) -> None:
-        handle, name = tempfile.mkstemp(prefix=".part-", dir=place.parent)
-        os.close(handle)
-        self._place, self._part = place, Path(name)
-
-    def __enter__(self) -> Path:
-        return self._part
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if kind is None:
-            os.replace(self._part, self._place)
-        else:
-            self._part.unlink(missing_ok=True)
-
-
-def _copy_whole(path: Path, place: Path) -> None:
-    """Copy a file to a place of the mirror, on disk before it appears. Raises OutputError."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _aside(place) as part, path.open("rb") as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target, BLOCK)
-            target.flush()
-            os.fsync(target.fileno())
-    except OSError as error:
-        raise OutputError(f"expected room and write access at {place.parent}, got: {error}") from error
