@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 from deployments.errors import OutputError
 from serve_app.intake.address import AddressRule
-from serve_app.intake.errors import TooLarge, UrlFailed
+from serve_app.intake.errors import TooLarge, UrlFailed, UrlRefused
 
 if TYPE_CHECKING:
     import httpcore
@@ -31,8 +31,23 @@ def fetch_url(url: str, into: Path, *, limit_bytes: int, allow: AddressRule, tim
             if response.status not in REDIRECTS:
                 save(response, into, limit_bytes)
                 return into
-            url = urljoin(url, header(response, b"location"))
+            url = next_url(url, header(response, b"location"))
     raise UrlFailed(f"expected at most {MAX_REDIRECTS} redirects, got more; give the file's own address")
+
+
+def next_url(url: str, location: str) -> str:
+    """Where a redirect leads. Raises UrlFailed for nowhere, UrlRefused for a way out of encryption."""
+    try:
+        following = urljoin(url, location)
+    except ValueError:
+        location = following = ""
+    if not location:
+        raise UrlFailed(
+            "expected a redirect to an address like https://host/path, got one to nowhere; give the file's own address"
+        )
+    if url.lower().startswith("https:") and following.lower().startswith("http:"):
+        raise UrlRefused("expected a redirect that stays with https, got one to http; give the file's own address")
+    return following
 
 
 def save(response: httpcore.Response, into: Path, limit: int) -> None:

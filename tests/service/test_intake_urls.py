@@ -170,10 +170,20 @@ def test_redirects_are_followed_three_times(tmp_path: Path) -> None:
             fetch(f"http://127.0.0.1:{server.port}/4", tmp_path)
 
 
-def test_a_redirect_to_a_file_of_this_machine_is_refused(tmp_path: Path) -> None:
-    lead = b"HTTP/1.1 301 Moved\r\nLocation: file:///etc/hostname\r\nContent-Length: 0\r\n\r\n"
-    with host(says(lead)) as server, pytest.raises(UrlRefused):
+@pytest.mark.parametrize(
+    ("location", "error"),
+    [
+        ("file:///etc/hostname", UrlRefused),
+        ("http://[::1", UrlFailed),
+        ("", UrlFailed),
+        ("http://me:secret@127.0.0.1/", UrlRefused),
+    ],
+)
+def test_a_redirect_to_anything_else_is_refused(location: str, error: type[InputError], tmp_path: Path) -> None:
+    lead = f"HTTP/1.1 301 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+    with host(says(lead)) as server, pytest.raises(error):
         fetch(f"http://127.0.0.1:{server.port}/", tmp_path)
+    assert len(server.heads) == 1
 
 
 CHUNKS = b"".join(b"64\r\n" + b"x" * 100 + b"\r\n" for _ in range(30)) + b"0\r\n\r\n"
@@ -275,9 +285,12 @@ def test_certificates_are_checked_against_the_name(tmp_path: Path, monkeypatch: 
             assert fetch(f"https://media.test:{server.port}/", tmp_path) == b"secret"
             with pytest.raises(UrlFailed, match="certificate"):
                 fetch(f"https://other.test:{server.port}/", tmp_path)
+            lead = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{server.port}/\r\nContent-Length: 0\r\n\r\n".encode()
+            with host(says(lead), context=context) as other, pytest.raises(UrlRefused, match="stays with https"):
+                fetch(f"https://media.test:{other.port}/", tmp_path)
         finally:
             pinned.tls.cache_clear()
-    assert told == ["media.test", "media.test", "other.test"] and len(server.heads) == 1
+    assert told == ["media.test", "media.test", "other.test", "media.test"] and len(server.heads) == 1
 
 
 def certificate(path: Path, name: str) -> ssl.SSLContext:
