@@ -21,7 +21,8 @@ from serve_app.request import SyncRequest, check_request
 SUFFIXES = (".mp4", ".m4v")
 ENDS = ("completed", "failed", "cancelled")
 TIMEOUT = httpx.Timeout(60, connect=10, write=120)
-CHECK_SECONDS = 600  # the server reads the inputs before it answers an upload
+SEND_TIMEOUT = httpx.Timeout(600, connect=10)  # the server reads the inputs before it answers an upload
+REPORT_SECONDS = 600
 CANCEL_SECONDS = 5
 FIRST_SECONDS = 3  # a server that was never there is a wrong address
 FIRST_WAIT, MOST_WAIT = 0.5, 10.0  # seconds between tries to reach a server that is away
@@ -86,11 +87,10 @@ class Remote:
     def _create(self, client: httpx.Client, request: SyncRequest, progress: Progress) -> dict[str, Any]:
         """The queued job. Sent again after a broken connection, it is still one job, by its idempotency key."""
         head = {"Idempotency-Key": uuid.uuid4().hex}
-        timeout = httpx.Timeout(TIMEOUT, read=CHECK_SECONDS)
         for again in self._tries(away=min(FIRST_SECONDS, self._patience)):
             with again, ExitStack() as stack:
                 files = opened(request, stack, progress)
-                answer = client.post("/v1/videos", data=fields_of(request), files=files, headers=head, timeout=timeout)
+                answer = client.post("/v1/videos", data=fields_of(request), files=files, headers=head, timeout=SEND_TIMEOUT)
                 return checked(answer)
         raise AssertionError("the last try raises")
 
@@ -125,7 +125,7 @@ class Remote:
 
     def _fetch_report(self, client: httpx.Client, url: str, folder: Path) -> None:
         """The quality report, which follows the video. A report that does not come is no reason to fail: the video is there."""
-        limit = time.monotonic() + CHECK_SECONDS
+        limit = time.monotonic() + REPORT_SECONDS
         while True:
             try:
                 pages = {f"report.{kind}": client.get(url, params={"format": kind}) for kind in ("json", "html")}
