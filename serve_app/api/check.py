@@ -12,7 +12,7 @@ from deployments.errors import OptionError
 from serve_app.api.errors import ApiError, about, short
 from serve_app.api.inputs import Checked
 from serve_app.api.schemas import MediaRef, VideoRequest
-from serve_app.api.services import EngineState, Services
+from serve_app.api.services import ApiSettings, EngineState, Services
 from serve_app.jobs.records import Job
 from serve_app.request import Quality, exact, segment
 
@@ -121,17 +121,27 @@ def check_face(face: str) -> None:
             parse_choice(face, None)
 
 
-def check_url(url: str | None) -> None:
-    """Raise ApiError unless a callback can go there; its address is checked when it is sent."""
+def check_url(url: str | None, settings: ApiSettings) -> None:
+    """Raise ApiError unless a callback can go there. A name's address is checked whenever something is sent to it."""
     if url is None:
         return
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
+        if fine and is_inside(str(parts.hostname), settings):
+            raise ApiError("expected a callback_url that the whole internet can reach, got one inside", param="callback_url")
     except ValueError:
         fine = False
     if not fine:
         raise ApiError(f"expected a callback_url like https://host/path, got {short(url)}", param="callback_url")
+
+
+def is_inside(host: str, settings: ApiSettings) -> bool:
+    """Whether a host is written as an address that may not be asked."""
+    try:
+        return not settings.address_rule().allows(host)
+    except ValueError:
+        return False
 
 
 def check_size(request: VideoRequest, item: Checked) -> None:

@@ -96,7 +96,7 @@ def answer(error: LipSyncError) -> JSONResponse:
         hidden = status >= 500
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if status == 413:
+    if status in (413, 507):
         headers["Connection"] = "close"  # the rest of the body is not read
     if hidden:
         log.error("%s: %s", type(error).__name__, message)

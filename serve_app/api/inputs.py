@@ -13,7 +13,7 @@ from serve_app.api.uploads import UNSAFE, Form
 from serve_app.whole_files import content_digest
 
 if TYPE_CHECKING:
-    from serve_app.intake import AddressRule, MediaFacts, MediaLimits
+    from serve_app.intake import MediaFacts, MediaLimits
 
 Kind = Literal["video", "audio", "image"]
 ROOM = "inputs"
@@ -119,15 +119,8 @@ class Intake:
         into = self._form.folder / "fetched" / UNSAFE.sub("_", param)
         into.parent.mkdir(parents=True, exist_ok=True)
         return fetch_url(
-            url, into, limit_bytes=settings.max_upload_bytes, allow=address_rule(settings), timeout=settings.url_timeout_seconds
+            url, into, limit_bytes=settings.max_upload_bytes, allow=settings.address_rule(), timeout=settings.url_timeout_seconds
         )
-
-
-def address_rule(settings: ApiSettings) -> AddressRule:
-    """Which addresses may be asked."""
-    from serve_app.intake import AddressRule
-
-    return AddressRule(private=settings.allow_private_urls)
 
 
 def media_limits(settings: ApiSettings) -> MediaLimits:

@@ -88,7 +88,7 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
     engine = pick_engine(services, request.model, avatar, picture)
     options = read_options(engine, request.options, avatar)
     parts = read_speech(request)
-    check_url(request.callback_url)
+    check_url(request.callback_url, services.settings)
     if picture and (request.segments or request.sync_mode):
         raise OptionError("expected neither segments nor a sync mode with a picture, got one; leave it out")
     items = []
@@ -118,7 +118,7 @@ def submit_avatar(services: Services, form: Form, caller: Caller) -> Job:
     intake = Intake(services, caller.owner, form)
     engine = pick_engine(services, request.model, None, picture=False)
     check_face(request.face)
-    check_url(request.callback_url)
+    check_url(request.callback_url, services.settings)
     item = intake.check(request.video, "video", "video", face=True)
     intake.check_no_extra()
     spec = JobSpec(kind="avatar", engine=engine.name, source=item.key, face=request.face, report=False)

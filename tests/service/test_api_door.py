@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,6 +80,20 @@ def test_a_body_over_the_cap_is_refused_while_it_streams(tmp_path: Path) -> None
         told = client.post("/v1/assets", files={"file": bytes(5 << 20)})
         kit.refusal(told, 413, "too_large")
         assert not server.files()
+        assert not list((server.media.root / "incoming").glob("*"))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    with kit.serving(tmp_path) as server, server.client() as client:
+        usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, usual[1]))  # no file can grow further
+        try:
+            response = send(client, 8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        message = kit.refusal(response, 507, "output_not_writable")
+        assert response.json()["error"]["retryable"]
+        assert "expected room" not in message and str(tmp_path) not in message, "the operator's log has that"
         assert not list((server.media.root / "incoming").glob("*"))
 
 

@@ -7,6 +7,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +261,23 @@ def test_an_idempotency_key_makes_one_job_of_equal_requests_and_refuses_another_
         kit.refusal(send("Goodbye."), 409, "idempotency_conflict")
         assert len(client.get("/v1/videos").json()["data"]) == 1
         assert idle.files() == before
+
+
+def test_a_clip_behind_a_url_is_fetched_if_its_address_may_be_asked(tmp_path: Path, face_clip: Path) -> None:
+    files = partial(SimpleHTTPRequestHandler, directory=str(face_clip.parent))
+    with kit.running_files(files) as address, kit.serving(tmp_path / "a", allow_private_urls=True) as server:
+        with server.client() as client:
+            body = {"model": "fake", "text": "Hello.", "report": False, "callback_url": "http://127.0.0.1:9/done"}
+            fetched = client.post("/v1/videos", json={**body, "video": {"url": f"{address}/{face_clip.name}"}}).json()
+            sent = client.post("/v1/videos", data={**body, "report": "0"}, files={"video": face_clip.read_bytes()}).json()
+            first, second = (server.jobs.get(job["id"]) for job in (fetched, sent))
+            assert first.spec == second.spec
+            assert first.callback_url == "http://127.0.0.1:9/done"
+            kit.refusal(client.post("/v1/videos", json={**body, "video": f"{address}/none.mp4"}), 400, "url_failed", "video")
+        with kit.serving(tmp_path / "b", allow_private_urls=True, max_upload_bytes=50_000) as small, small.client() as client:
+            large = client.post("/v1/videos", json={**body, "video": f"{address}/{face_clip.name}"})
+            kit.refusal(large, 413, "too_large", "video")
+            assert not small.files()
 
 
 def test_a_picture_makes_a_portrait_job(idle: Any, speech_file: Path) -> None:

@@ -6,11 +6,10 @@ import importlib.util
 import json
 import struct
 import sys
-import threading
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +165,7 @@ def test_segments_must_lie_apart_inside_the_clip(client: httpx.Client, face_clip
         ({"seconds": "8"}, "seconds", "1.8"),
         ({"chunks": "0"}, "chunks", "greater"),
         ({"callback_url": "ftp://host/x"}, "callback_url", "https://"),
+        ({"callback_url": "http://10.0.0.7/x"}, "callback_url", "internet"),
         ({"metadata": json.dumps({str(n): "" for n in range(17)})}, "metadata", "16"),
         ({"colour": "red"}, "colour", "not permitted"),
         ({"avatar_id": "avatar_1"}, "video", "video and avatar_id"),
@@ -218,11 +218,8 @@ class _Redirect(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def redirecting() -> Iterator[str]:
     """The address of a host that redirects."""
-    host = ThreadingHTTPServer(("127.0.0.1", 0), _Redirect)
-    threading.Thread(target=host.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{host.server_port}/clip.mp4"
-    host.shutdown()
-    host.server_close()
+    with kit.running_files(_Redirect) as address:
+        yield f"{address}/clip.mp4"
 
 
 def test_urls_to_addresses_inside_are_refused(client: httpx.Client, redirecting: str) -> None:
