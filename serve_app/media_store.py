@@ -26,8 +26,11 @@ from serve_app.whole_files import (
     content_digest,
     copy_folder_whole,
     copy_whole,
+    drop_old,
     files_below,
     folder_aside,
+    hidden,
+    keep_whole,
 )
 
 KEY = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9._@-]*|\.[A-Za-z0-9_-][A-Za-z0-9._@-]*")
@@ -80,6 +83,8 @@ class MediaStore:
             self._send(path, key)
         if place != path.absolute():
             copy_whole(path, place)
+        elif self.local:
+            keep_whole(place)
 
     def put_content(self, path: Path, room: str, suffix: str) -> str:
         """Keep a file under a key made of its content; an equal file is stored once. Returns the key.
@@ -212,18 +217,37 @@ class MediaStore:
         found = self._ask(lambda: self._files.find(self._name(prefix.rstrip("/")), detail=True))
         for name, about in found.items():
             key = PurePosixPath(name).relative_to(self._base)
-            if not key.name.startswith(".") and key.name != MARKER:
+            if not hidden(key) and key.name != MARKER:
                 yield key.as_posix(), age_told(about)
 
     def collect(self, in_use: set[str], older_than: float, rooms: Sequence[str]) -> int:
-        """Delete files of some rooms that nobody refers to and that are old enough; and what crashes left. Returns how many."""
+        """Delete files of some rooms that nobody refers to and that are old enough; and what crashes left. Returns how many.
+
+        `in_use` holds keys of files, and of folders with all that is below them.
+        """
         gone = 0
         for room in rooms:
             for key, age in list(self.keys(f"{room}/")):
-                if age > older_than and key not in in_use and self._age(key) > older_than:  # again: it may be young by now
-                    self.delete(key)
-                    gone += 1
+                if age > older_than and not used(key, in_use):
+                    gone += self._drop(key, older_than)
+            if not self.local:
+                self._drop_copies(room, in_use, older_than)
         return gone + self._sweep()
+
+    def _drop(self, key: str, older_than: float) -> bool:
+        """Delete a file that was old when it was listed, unless it is young by now; True if it went."""
+        if self.local:
+            return drop_old(self.root / key, older_than)
+        if self._age(key) <= older_than:
+            return False
+        self.delete(key)
+        return True
+
+    def _drop_copies(self, room: str, in_use: set[str], older_than: float) -> None:
+        """Delete copies of what another machine may have deleted; one that is missed is fetched again."""
+        for path in files_below(self.root / room):
+            if not used(path.relative_to(self.root).as_posix(), in_use):
+                drop_old(path, older_than)
 
     def _sweep(self) -> int:
         """Delete what was being written when a process died."""
@@ -238,9 +262,7 @@ class MediaStore:
         return gone
 
     def _age(self, key: str) -> float:
-        """Seconds; 0 for what is gone."""
-        if self.local:
-            return age_of(self.root / key) or 0.0
+        """Seconds since an object was written; 0 for what is gone."""
         try:
             return age_told(self._about(key))
         except MediaMissing:
@@ -269,6 +291,11 @@ class MediaStore:
             if isinstance(error, FileNotFoundError) and key:
                 raise missing(key) from None
             raise OutputError(f"expected the store to answer, got: {error}; check its address, rights and space") from error
+
+
+def used(key: str, in_use: set[str]) -> bool:
+    """Whether a key, or a folder that it lies in, is in use."""
+    return key in in_use or any(str(folder) in in_use for folder in PurePosixPath(key).parents)
 
 
 def age_told(about: dict[str, Any]) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from deployments.errors import OutputError
@@ -26,9 +26,14 @@ def content_digest(path: Path) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Files below a folder in order, without temporary ones."""
-    found = [path for path in folder.rglob("*") if not path.name.startswith(".") and path.name != MARKER]
+    """Files below a folder in order, without temporary ones and those of temporary folders."""
+    found = [path for path in folder.rglob("*") if not hidden(path.relative_to(folder)) and path.name != MARKER]
     return sorted(path for path in found if path.is_file())
+
+
+def hidden(path: PurePath) -> bool:
+    """Whether it is, or lies in, something that is not whole yet."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def age_of(path: Path) -> float | None:
@@ -43,9 +48,8 @@ class aside:
     """`with aside(place) as part`: write `part`; it becomes `place` if all went well, else nothing is left."""
 
     def __init__(self, place: Path) -> None:
-        handle, name = tempfile.mkstemp(prefix=PART, dir=place.parent)
-        os.close(handle)
-        self._place, self._part = place, Path(name)
+        self._place, self._part = place, place.with_name(f"{PART}{uuid.uuid4().hex}")
+        self._part.touch(exist_ok=False)  # with the rights of any new file, unlike what tempfile makes
 
     def __enter__(self) -> Path:
         return self._part
@@ -54,6 +58,7 @@ class aside:
         try:
             if kind is None:
                 os.replace(self._part, self._place)
+                sync(self._place.parent)
         finally:
             self._part.unlink(missing_ok=True)
 
@@ -64,7 +69,7 @@ class folder_aside:
     def __init__(self, place: Path, replaces: Callable[[], bool]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         self._place, self._replaces = place, replaces
-        self._part = Path(tempfile.mkdtemp(prefix=FOLDER, dir=place.parent))
+        self._part = new_folder(place.parent)
 
     def __enter__(self) -> Path:
         return self._part
@@ -81,13 +86,57 @@ class folder_aside:
             os.rename(self._part, self._place)
         except OSError:  # a folder with files is there
             if self._replaces():
-                old = Path(tempfile.mkdtemp(prefix=FOLDER, dir=self._place.parent))
+                old = new_folder(self._place.parent)
                 with suppress(FileNotFoundError):
                     os.rename(self._place, old)
                 os.rename(self._part, self._place)
                 shutil.rmtree(old, ignore_errors=True)
             elif not self._place.is_dir():
                 raise
+
+
+def new_folder(parent: Path) -> Path:
+    """An empty one that is not whole."""
+    folder = parent / f"{FOLDER}{uuid.uuid4().hex}"
+    folder.mkdir()
+    return folder
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def keep_whole(path: Path) -> None:
+    """Make sure of a file that was written in its place. Raises OutputError."""
+    try:
+        sync(path)
+        sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"expected a file to keep at {path}, got: {error}") from error
+
+
+def drop_old(place: Path, older_than: float) -> bool:
+    """Delete a file unless it is young; True if it went. Safe against a writer that touches it this moment.
+
+    The file is taken away first and looked at then: whoever comes later finds none and writes it again.
+    """
+    taken = place.with_name(f"{PART}{uuid.uuid4().hex}")
+    try:
+        os.rename(place, taken)
+    except FileNotFoundError:
+        return False
+    if old := (age_of(taken) or 0.0) > older_than:
+        taken.unlink()
+        return old
+    with suppress(FileExistsError):  # then a writer has put an equal one there
+        os.link(taken, place)
+    taken.unlink()
+    return False
 
 
 def copy_whole(path: Path, place: Path) -> None:
