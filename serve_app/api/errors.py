@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from deployments.errors import LipSyncError, WeightsError
@@ -23,6 +22,7 @@ RETRYABLE_CODES = ("not_ready", "avatar_not_ready")
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
 HIDDEN = {
+    500: "something went wrong on the server; its log knows the X-Request-ID",
     503: "the server lacks a part that this needs; its log says which",
     507: "the server cannot write its files now; try again later, or tell its operator",
 }
@@ -100,10 +100,18 @@ def answer(error: LipSyncError) -> JSONResponse:
         headers["Connection"] = "close"  # the rest of the body is not read
     if hidden:
         log.error("%s: %s", type(error).__name__, message)
-        message = HIDDEN.get(status, "something went wrong on the server; its log knows the X-Request-ID")
+        message = HIDDEN.get(status, HIDDEN[500])
     if isinstance(error, WeightsError):
         headers["Retry-After"] = "60"
     return JSONResponse(body(message, status, error.code, getattr(error, "param", None)), status, headers)
+
+
+def unexpected(error: Exception) -> JSONResponse:
+    """What nobody expected: a 500 that says nothing, or 503 where the database is away."""
+    # the name that PEP 249 gives it, whichever driver it comes from
+    if any(kind.__name__ == "OperationalError" for kind in type(error).__mro__):
+        return answer(ApiError("the job table cannot be reached now; try again", 503, "database_unavailable", retry_after=5))
+    return JSONResponse(body(HIDDEN[500], 500, "internal_error"), 500)
 
 
 def install(app: FastAPI) -> None:
@@ -124,12 +132,6 @@ def install(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path[:200]}: {error.detail}"
         return JSONResponse(body(message, error.status_code, code), error.status_code, dict(error.headers or {}))
 
-    async def no_database(request: Request, error: Exception) -> JSONResponse:
-        log.error("the job table cannot be reached: %s", error)
-        message = "the job table cannot be reached now; try again"
-        return answer(ApiError(message, 503, "database_unavailable", retry_after=5))
-
     app.add_exception_handler(LipSyncError, ours)
-    app.add_exception_handler(OperationalError, no_database)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.errors import body
+from serve_app.api.errors import body, unexpected
 from serve_app.api.metrics import Metrics
 
 log = logging.getLogger("lipsync.api")
@@ -57,12 +57,11 @@ class Watch:
             await self._app(scope, receive, send_on)
         except ClientDisconnect:
             log.info("request %s: the caller left", request_id)
-        except Exception:
+        except Exception as error:
             log.exception("request %s failed", request_id)
             if answered:
                 raise  # the connection breaks, and the caller sees that the answer is not whole
-            message = "something went wrong on the server; its log knows the X-Request-ID"
-            await JSONResponse(body(message, 500, "internal_error"), 500)(scope, receive, send_on)
+            await unexpected(error)(scope, receive, send_on)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")  # the pattern: ids would make a series each

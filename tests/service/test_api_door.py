@@ -6,9 +6,11 @@ import hashlib
 import importlib.util
 import os
 import resource
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -97,6 +99,27 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         assert not list((server.media.root / "incoming").glob("*"))
 
 
+def test_a_caller_who_leaves_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    with kit.serving(tmp_path) as server:
+        incoming = server.media.root / "incoming"
+        host, port = server.url.removeprefix("http://").split(":")
+        head = f"POST /v1/assets HTTP/1.1\r\nHost: x\r\nContent-Length: {9 << 20}\r\n"
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(f"{head}Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n".encode())
+            line.sendall(HEAD + bytes(3 << 20))
+            wait_until(lambda: any(path.is_file() for path in incoming.rglob("*")))
+        wait_until(lambda: not list(incoming.glob("*")))
+        assert not server.files()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Return once something is so."""
+    limit = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
 def test_only_callers_with_a_key_come_in_and_each_sees_its_own_jobs(tmp_path: Path, face_clip: Path) -> None:
     keys = tuple(hashlib.sha256(key.encode()).hexdigest() for key in ("ann-key", "bob-key"))
     with kit.serving(tmp_path, api_keys=keys) as server, server.client() as nobody:
@@ -169,6 +192,9 @@ def test_models_tell_their_options_and_pages_need_no_other_host(tmp_path: Path) 
         page = client.get("/")
         assert "script-src 'self'" in page.headers["content-security-policy"]
         assert page.headers["x-content-type-options"] == "nosniff"
+        style = client.get("/web/style.css")
+        assert (style.status_code, style.headers["content-security-policy"]) == (200, page.headers["content-security-policy"])
+        kit.refusal(client.get("/web/..%2fapi%2fauth.py"), 404)
 
 
 def test_a_request_id_is_kept_if_it_is_harmless_and_made_otherwise(tmp_path: Path) -> None:
