@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deployments.errors import InputError, MediaError, SpeechError
+from deployments.errors import InputError, MediaError, NoFaceError, SpeechError
 from serve_app.intake import MediaFacts, MediaLimits, check_media
 from serve_app.intake.check import Kind, environment
 
@@ -186,3 +186,9 @@ def test_the_child_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIPSYNC_CALLBACK_SECRET", "between us")
     told = environment(LIMITS)
     assert "between us" not in told.values() and "PATH" not in told
+
+
+def test_a_face_is_looked_for_where_it_is_needed(face_clip: Path, tmp_path: Path) -> None:
+    assert check_media(face_clip, "video", LIMITS, face=True).frames == 45
+    with pytest.raises(NoFaceError, match="got none in 8 frames"):
+        check_media(clip(tmp_path / "a.mp4"), "video", LIMITS, face=True)
