@@ -58,6 +58,7 @@ def sync(
     expression: Expression = 1.0,
     report: Annotated[Path | None, typer.Option(help="Folder of the quality report; default: OUT's name + .report.")] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave the quality report out.")] = False,
+    server: Annotated[str | None, typer.Option(help="Have it made by the server at this URL (key: LIPSYNC_API_KEY).")] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -79,6 +80,13 @@ def sync(
             expression=expression,
             report=None if no_report else report or out.with_name(f"{out.stem}.report"),
         )
+        if server is not None:
+            from serve_app.client import Remote
+            from serve_app.config import Secrets
+
+            with Bars(quiet) as bars:
+                say(str(Remote(server, Secrets().api_key or None).sync(request, bars)))
+            return
         with Bars(quiet) as bars:
             job = LipSync(engine, workers=workers, progress=bars).run(request)
         say(f"{job.out}  {job.frames} frames, {job.patched} changed, {sum(job.seconds.values()):.1f} s")

@@ -19,9 +19,11 @@ class Settings(BaseSettings):
 
 
 class Secrets(BaseSettings):
-    """`LIPSYNC_CALLBACK_SECRET`, `LIPSYNC_DATABASE`: what must not stand in a file that people share."""
+    """`LIPSYNC_CALLBACK_SECRET`, `LIPSYNC_DATABASE`, `LIPSYNC_API_KEY`: what must not stand in a shared file."""
 
     model_config = SettingsConfigDict(env_prefix="LIPSYNC_", frozen=True)
 
     callback_secret: str = ""
     database: str = ""
+    api_key: str = ""
+    """The caller's own, for `lipsync sync --server`."""
