@@ -14,12 +14,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from deployments.errors import InputError, MediaError, NoFaceError, SpeechError
+from deployments.errors import InputError, LipSyncError, MediaError, NoFaceError, OutputError, SpeechError, WeightsError
 from deployments.settings import cache_folder
 
 Kind = Literal["video", "audio", "image"]
 ROOT = Path(__file__).resolve().parents[2]
-ERRORS: dict[str, type[InputError]] = {"NoFaceError": NoFaceError, "SpeechError": SpeechError}
+ERRORS: dict[str, type[LipSyncError]] = {
+    kind.__name__: kind for kind in (MediaError, NoFaceError, SpeechError, OutputError, WeightsError)
+}
+FACE_MODELS = ("face_landmarker.task", "face_detection_full_range.tflite")  # those of deployments.face.detect
 BYTES_PER_SECOND = 20 << 20  # a slow disk, read three times: it lengthens the time of large files
 
 
@@ -53,12 +56,15 @@ class MediaFacts:
 def check_media(path: Path, kind: Kind, limits: MediaLimits | None = None, *, face: bool = False) -> MediaFacts:
     """Facts of a file that can be worked on. With `face`, a video must show one in one of eight frames.
 
-    Raises MediaError, SpeechError or NoFaceError; messages name the file only by its last part.
+    Raises MediaError, SpeechError or NoFaceError, or WeightsError if it has to look for a face and cannot; messages
+    name the file only by its last part.
     """
     path, limits = path.resolve(), limits or MediaLimits()
     size = path.stat().st_size if path.is_file() else 0
     if size == 0:
         raise MediaError(f"expected a {kind} file, got an empty one: {path.name}")
+    if face and kind == "video":
+        bring_models()
     asked = json.dumps({"path": str(path), "kind": kind, "face": face, **asdict(limits)})
     try:
         child = subprocess.run(
@@ -74,6 +80,14 @@ def check_media(path: Path, kind: Kind, limits: MediaLimits | None = None, *, fa
     except subprocess.TimeoutExpired:
         raise MediaError(f"expected a {kind} file that can be looked through in time, got one that cannot: {path.name}") from None
     return read_answer(child.stdout, path, kind)
+
+
+def bring_models() -> None:
+    """Fetch what finds faces, once: the child may not write, and shall not ask the network. Raises WeightsError."""
+    from deployments.weights import weights_path
+
+    for name in FACE_MODELS:
+        weights_path(name)
 
 
 def environment(limits: MediaLimits) -> dict[str, str]:
@@ -100,7 +114,8 @@ def read_answer(raw: bytes, path: Path, kind: Kind) -> MediaFacts:
         ) from None
     if "error" in found:
         message = str(found["error"]).replace(f"file:{path}", path.name).replace(str(path), path.name)
-        if "expected" not in message:
+        error = ERRORS.get(found["type"], MediaError)
+        if issubclass(error, InputError) and "expected" not in message:
             message = f"expected a {kind} file, got one that cannot be used: {message}"
-        raise ERRORS.get(found["type"], MediaError)(message)
+        raise error(message)
     return MediaFacts(**{**found, "seconds": Fraction(found["seconds"])})
