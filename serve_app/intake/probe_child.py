@@ -10,10 +10,13 @@ import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from deployments.errors import LipSyncError, MediaError, NoFaceError, SpeechError
 from serve_app.intake.check import MediaLimits
+
+if TYPE_CHECKING:
+    from deployments.contracts import Clip
 
 VIDEO_FORMATS = {"mov": ".mp4", "matroska": ".mkv", "mpegts": ".ts", "mpeg": ".mpg", "avi": ".avi", "flv": ".flv"}
 AUDIO_FORMATS = {"wav": ".wav", "mp3": ".mp3", "flac": ".flac", "ogg": ".ogg", "aac": ".aac", "aiff": ".aiff", "caf": ".caf"}
@@ -25,6 +28,7 @@ AUDIO_CODECS = "aac mp3 mp2 opus vorbis flac alac ac3 eac3 dts amr_nb amr_wb wma
 PICTURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp"}
 HEAD = 400
 FACE_LOOKS = 8
+FACE_REACH, FACE_PIXELS = 600, 5e9  # decoded to see one frame; to see all: some 20 s of work
 MAX_BOXES = 1000
 MAX_SEEK = 1 << 42
 SLACK_SECONDS = 10.0  # a header may say this much more than the data; it may also say twice as much
@@ -39,9 +43,10 @@ def main() -> None:
     limits = MediaLimits(**asked)
     bound(limits)
     try:
-        found = {"video": check_video, "audio": check_audio, "image": check_image}[kind](path, limits)
-        if face and kind == "video":
-            look_for_face(path)
+        if kind == "video":
+            found = check_video(path, limits, face)
+        else:
+            found = {"audio": check_audio, "image": check_image}[kind](path, limits)
     except LipSyncError as error:
         found = {"type": type(error).__name__, "error": str(error)}
     except MemoryError:
@@ -59,7 +64,7 @@ def bound(limits: MediaLimits) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def check_video(path: Path, limits: MediaLimits) -> dict[str, Any]:
+def check_video(path: Path, limits: MediaLimits, face: bool) -> dict[str, Any]:
     """First what the header says, then what the packets say."""
     from deployments.media.container import open_input
     from deployments.media.probe import check_size, probe, video_stream
@@ -81,6 +86,8 @@ def check_video(path: Path, limits: MediaLimits) -> dict[str, Any]:
         raise MediaError(
             f"{path.name}: expected {told:.0f} s as its header says, got {float(clip.duration):.1f} s; is it complete?"
         )
+    if face:
+        look_for_face(clip)
     return facts("video", suffix, codec, clip.duration, clip.width, clip.height, float(clip.average_rate), clip.frames)
 
 
@@ -145,22 +152,33 @@ def check_image(path: Path, limits: MediaLimits) -> dict[str, Any]:
     return facts("image", suffix, "image", Fraction(0), width, height, frames=1)
 
 
-def look_for_face(path: Path) -> None:
-    """Raise NoFaceError if none of some frames, spread over the clip, shows a face."""
+def look_for_face(clip: Clip) -> None:
+    """Raise NoFaceError if none of some frames, spread over the clip, shows a face.
+
+    Keyframes come first: to see another frame, all from its keyframe on are decoded. Where those are very many it is
+    not looked at, and the job finds out.
+    """
     import numpy as np
 
     from deployments.contracts import Span
     from deployments.face.detect import FaceDetector
     from deployments.media.decode import decode
-    from deployments.media.probe import probe
 
-    clip, detector = probe(path), FaceDetector()
-    places = np.unique(np.linspace(0, clip.frames - 1, FACE_LOOKS).astype(int))
+    even = np.linspace(0, clip.frames - 1, FACE_LOOKS).astype(int)
+    before = clip.keyframes[np.maximum(np.searchsorted(clip.keyframes, even, "right") - 1, 0)]
+    away = even - before
+    near = even[(away <= FACE_REACH) & (np.cumsum(away) * clip.width * clip.height <= FACE_PIXELS)]
+    places = list(dict.fromkeys([*before.tolist(), *near.tolist()]))
+    detector = FaceDetector()
     for place in places:
-        for picture in decode(clip, Span(int(place), int(place) + 1)):
+        for picture in decode(clip, Span(place, place + 1)):
             if detector.faces(picture.rgb()):
                 return
-    raise NoFaceError(f"{path.name}: expected a face, got none in {len(places)} frames from start to end; choose another clip")
+    if len(near) < len(even):
+        return
+    raise NoFaceError(
+        f"{clip.path.name}: expected a face, got none in {len(places)} frames from start to end; choose another clip"
+    )
 
 
 def suffix_of(path: Path, kind: str, known: dict[str, str]) -> str:
