@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray import serve
@@ -128,11 +128,11 @@ class Ingress:
 
 def engine_state(name: str, live: int, settings: ReplicaSettings) -> EngineState:
     """What callers may know of an engine."""
+    state: Literal["ready", "starting", "on demand"] = "starting" if settings.min_replicas else "on demand"
     if live:
         state = "ready"
-    else:
-        state = "starting" if settings.min_replicas else "on demand"
-    return EngineState(name, ENGINES[name].about, get_engine(name).limits().options, state)  # type: ignore[arg-type]
+    entry, options = ENGINES[name], get_engine(name).limits().options
+    return EngineState(name, entry.about, options, state, entry.takes)
 
 
 def run(args: ServeArgs, host: str, port: int) -> None:

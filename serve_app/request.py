@@ -25,6 +25,7 @@ class SpeechSource:
     audio: Path | None = None
     text: str | None = None
     segment: Segment | None = None
+    voice: str | None = None  # of this text; None: the request's
 
 
 @dataclass(frozen=True)

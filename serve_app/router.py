@@ -74,6 +74,9 @@ class ReplicaExecutor:
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """In order; Ray runs a piece again whose machine died."""
+        if not ray.is_initialized():  # Serve's local testing mode: there is no cluster
+            yield from map(function, tasks)
+            return
         root = self._store.root
         waiting = [self._run.remote(function, pack(task, root), self._open_store) for task in tasks]
         try:
@@ -258,6 +261,8 @@ class Router:
 def live_replicas() -> dict[str, int]:
     """Running replicas by deployment name, of all applications."""
     found: dict[str, int] = {}
+    if not ray.is_initialized():  # to ask would start a cluster
+        return found
     for application in serve.status().applications.values():
         for name, deployment in application.deployments.items():
             found[name] = found.get(name, 0) + deployment.replica_states.get(ReplicaState.RUNNING, 0)

@@ -21,7 +21,7 @@ def load_source(source: SpeechSource, voice: str) -> Speech:
     if source.text is not None:
         from deployments.audio.tts import synthesize
 
-        return check(synthesize(source.text, voice), "the spoken text")
+        return check(synthesize(source.text, source.voice or voice), "the spoken text")
     assert source.audio is not None
     return read_speech(source.audio)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Literal
 
 from deployments.contracts import Engine
 from deployments.engines.scaling import ReplicaSettings
@@ -17,6 +18,7 @@ class Entry:
     module: str
     attribute: str
     about: str
+    takes: Literal["video", "image"] = "video"
 
 
 ENGINES: dict[str, Entry] = {
@@ -25,7 +27,9 @@ ENGINES: dict[str, Entry] = {
         "VideoRewrite",
         "the person's own filmed mouths, found again and warped (Bregler, Covell, Slaney 1997); no training",
     ),
-    "portrait": Entry("deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`"),
+    "portrait": Entry(
+        "deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`", takes="image"
+    ),
     "fake": Entry("deployments.engines.fake.engine", "Fake", "paints a patch; for tests"),
 }
 HIDDEN = ("fake",)

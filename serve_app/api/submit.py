@@ -144,13 +144,25 @@ def queue(
     try:
         intake.store(items)
         job, _ = services.jobs.create(
-            spec, caller.owner, metadata=metadata, callback_url=callback, request_id=caller.request_id, idempotency=idempotency
+            spec,
+            caller.owner,
+            metadata=metadata,
+            callback_url=callback,
+            request_id=caller.request_id,
+            idempotency=idempotency,
+            info=known(items),
         )
     except BaseException:
         intake.take_back()
         raise
     intake.store_again(items)
     return job
+
+
+def known(items: list[Checked]) -> dict[str, Any]:
+    """What callers may know of the output before it is planned: the picture's size, and its length where it has one."""
+    facts = [item.facts for item in items if item.facts.kind != "audio"]
+    return {"width": facts[0].width, "height": facts[0].height, "seconds": facts[0].seconds or 0} if facts else {}
 
 
 def read_speech(request: VideoRequest) -> list[SegmentInput]:

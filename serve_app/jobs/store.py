@@ -52,6 +52,7 @@ class JobStore(AssetTable, Outbox):
         callback_url: str | None = None,
         request_id: str = "",
         idempotency: tuple[str, str] | None = None,
+        info: dict[str, Any] | None = None,
     ) -> tuple[Job, bool]:
         """A new queued job, or the one that the same idempotency (key, digest) made before; True if it is new.
 
@@ -67,6 +68,7 @@ class JobStore(AssetTable, Outbox):
             metadata=metadata or {},
             callback_url=callback_url,
             request_id=request_id,
+            info=info or {},
         )
         with self._write() as db:
             if idempotency is not None:

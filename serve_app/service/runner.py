@@ -88,7 +88,6 @@ class JobRun(Watch):
             quality=spec.quality,
             expression=spec.expression,
             report=self._place(report) if spec.report else None,
-            voice=spec.speech[0].voice,
             options=spec.options,
             edges=tuple(self.job.info.get("edges", ())),
         )
@@ -101,9 +100,8 @@ class JobRun(Watch):
         spec = self.job.spec
         result = f"results/{self.job.id}.mp4"
         out = self._place(result)
-        request = PortraitRequest(
-            self._media.fetch(spec.source), self._source(spec.speech[0]), out, spec.quality, spec.speech[0].voice, spec.expression
-        )
+        picture, source = self._media.fetch(spec.source), self._source(spec.speech[0])
+        request = PortraitRequest(picture, source, out, spec.quality, expression=spec.expression)
         run_portrait(request, self.progress)
         self._media.put(out, result)
         self._succeed(result, None, {})
@@ -119,7 +117,7 @@ class JobRun(Watch):
         whole = spec.start is None or spec.end is None
         part = None if whole else segment(str(spec.start), str(spec.end))
         audio = None if spec.audio is None else self._media.fetch(spec.audio)
-        return SpeechSource(audio, spec.text, part)
+        return SpeechSource(audio, spec.text, part, spec.voice)
 
     def _place(self, key: str) -> Path:
         path = self._media.root / key

@@ -21,6 +21,7 @@ ONLY_IN = {
     "starlette": ("serve_app/api/",),
     "sqlalchemy": ("serve_app/jobs/",),
     "fsspec": ("serve_app/media_store.py",),
+    "httpcore": ("serve_app/intake/",),
 }
 FORBIDDEN_CALLS = {"eval", "exec", "pickle.load", "pickle.loads", "os.system", "torch.load"}
 ENGINE_FILES = {"README.md", "__init__.py", "config.py", "fit.py", "motion.py", "render.py", "engine.py", "deployment.py"}
