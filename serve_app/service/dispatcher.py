@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from deployments.errors import Cancelled, LipSyncError, OutputError
 from serve_app.executor import Executor
 from serve_app.jobs.records import Job, StaleFence
@@ -44,7 +46,7 @@ class Dispatcher:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._running: dict[str, tuple[JobRun, threading.Thread]] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._stopping, self._over = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=loop, daemon=True) for loop in (self._claim_jobs, self._beat)]
         self.last_beat = time.monotonic()
 
@@ -56,13 +58,17 @@ class Dispatcher:
     def stop(self, patience: float = 10.0) -> None:
         """Claim no more; give running jobs back to the queue, where another dispatcher goes on with them."""
         self._stopping.set()
+        limit = time.monotonic() + patience
+        claimer, beater = self._threads
+        claimer.join(patience)  # first: a job that it claims this moment must be given back too
         with self._lock:
             running = list(self._running.values())
         for run, _ in running:
             run.flags.stop.set()
-        limit = time.monotonic() + patience
-        for thread in [*(thread for _, thread in running), *self._threads]:
+        for _, thread in running:
             thread.join(max(0.0, limit - time.monotonic()))
+        self._over.set()  # leases were renewed up to here
+        beater.join(max(0.0, limit - time.monotonic()))
 
     def healthy(self) -> bool:
         """Whether both loops still turn."""
@@ -80,6 +86,8 @@ class Dispatcher:
             thread = threading.Thread(target=self._see_through, args=(run,), name=job.id, daemon=True)
             with self._lock:
                 self._running[job.id] = (run, thread)
+            if self._stopping.is_set():
+                run.flags.stop.set()
             thread.start()
 
     def _claim(self) -> Job | None:
@@ -91,7 +99,7 @@ class Dispatcher:
             return None
 
     def _beat(self) -> None:
-        while not self._stopping.wait(self._settings.beat):
+        while not self._over.wait(self._settings.beat):
             self.last_beat = time.monotonic()
             with self._lock:
                 running = [run for run, _ in self._running.values() if not run.settled]
@@ -141,6 +149,8 @@ class Dispatcher:
                 case LipSyncError():
                     self._jobs.fail(id_, fence, error.code, str(error))
                     log.warning("job_failed", code=error.code, error=str(error), **about)
+                case SQLAlchemyError():  # the job is not to blame: its lease ends, and it is tried again
+                    log.error("job_left", error=f"{type(error).__name__}: {error}", **about)
                 case OSError():
                     self._jobs.fail(id_, fence, OutputError.code, f"the disk or a file failed: {error}")
                     log.error("job_failed", code=OutputError.code, error=str(error), **about)

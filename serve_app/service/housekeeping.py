@@ -49,7 +49,8 @@ class Housekeeping:
     def clean(self, now: float) -> None:
         """One round."""
         for job in self._jobs.expired(now):
-            forget(job.result, job.report, self._media)
+            # Also of a job that ended without a result: it may have been written before that was seen.
+            forget(job.result or f"results/{job.id}.mp4", job.report or f"reports/{job.id}", self._media)
             self._jobs.delete(job.id)
             log.info("job_expired", job=job.id)
         gone = self._media.collect(self._jobs.keys_in_use(), YOUNG_SECONDS, COLLECTED_ROOMS)
@@ -67,12 +68,17 @@ def forget(result: str | None, report: str | None, media: MediaStore) -> None:
 
 
 def drop_chunks(media: MediaStore, now: float) -> None:
-    """Delete the chunks of jobs that nobody works on any more."""
-    for folder in (media.root / "jobs").glob("*"):
-        if now - newest(folder) > CHUNK_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
-            if not media.local:
-                media.delete_folder(f"jobs/{folder.name}")
+    """Delete the chunks of jobs that nobody works on any more, on any machine."""
+    youngest: dict[str, float] = {}
+    for key, age in media.keys("jobs/"):
+        folder = key.split("/")[1]
+        youngest[folder] = min(age, youngest.get(folder, age))
+    for folder, age in youngest.items():
+        if age > CHUNK_SECONDS:
+            media.delete_folder(f"jobs/{folder}")
+    for place in (media.root / "jobs").glob("*"):  # copies, and folders that are empty
+        if youngest.get(place.name, CHUNK_SECONDS) >= CHUNK_SECONDS and now - newest(place) > CHUNK_SECONDS:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def newest(folder: Path) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 import sqlalchemy as sa
@@ -76,15 +79,6 @@ class Stores:
         own = {**self.options, "skip_instance_cache": True, "session": s3_session()}
         return MediaStore(self.url, self._folder / f"mirror-{self._count}", own)
 
-
-@cache
-def s3_session() -> object:
-    """What all clients know of S3's words; reading that anew takes most of a small test's time."""
-    import aiobotocore.session
-
-    return aiobotocore.session.AioSession()
-
-
     def grow_old(self, store: MediaStore, key: str, seconds: float) -> None:
         """As if the file had been written so long ago."""
         if store.local:
@@ -95,6 +89,14 @@ def s3_session() -> object:
         place = urlparse(self.url)
         stored = s3_backends["123456789012"]["aws"].buckets[place.netloc].keys[f"{place.path.strip('/')}/{key}"]
         stored.last_modified = stored.last_modified.fromtimestamp(time.time() - seconds, stored.last_modified.tzinfo)
+
+
+@cache
+def s3_session() -> object:
+    """What all clients know of S3's words; reading that anew takes most of a small test's time."""
+    import aiobotocore.session
+
+    return aiobotocore.session.AioSession()
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
 
@@ -30,15 +29,7 @@ def keys(store: MediaStore, prefix: str) -> list[str]:
 
 
 def grow_old(store: MediaStore, stores: Stores, key: str) -> None:
-    """As if the file had been written hours ago."""
-    if store.local:
-        os.utime(store.root / key, (time.time() - OLD,) * 2)
-        return
-    from moto.s3.models import s3_backends
-
-    place = urlparse(stores.url)
-    stored = s3_backends["123456789012"]["aws"].buckets[place.netloc].keys[f"{place.path.strip('/')}/{key}"]
-    stored.last_modified = stored.last_modified.fromtimestamp(time.time() - OLD, stored.last_modified.tzinfo)
+    stores.grow_old(store, key, OLD)
     assert dict(store.keys(key.rpartition("/")[0]))[key] > OLD - 60
 
 
