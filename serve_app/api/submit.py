@@ -162,7 +162,7 @@ def queue(
 def known(items: list[Checked]) -> dict[str, Any]:
     """What callers may know of the output before it is planned: the picture's size, and its length where it has one."""
     facts = [item.facts for item in items if item.facts.kind != "audio"]
-    return {"width": facts[0].width, "height": facts[0].height, "seconds": facts[0].seconds or 0} if facts else {}
+    return {"width": facts[0].width, "height": facts[0].height, "seconds": float(facts[0].seconds or 0)} if facts else {}
 
 
 def read_speech(request: VideoRequest) -> list[SegmentInput]:
