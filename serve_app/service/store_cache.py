@@ -8,6 +8,7 @@ from pathlib import Path
 from deployments.contracts import Avatar, Track
 from serve_app.cache import Cache
 from serve_app.media_store import MediaMissing, MediaStore
+from serve_app.whole_files import MARKER
 
 
 class StoreCache(Cache):
@@ -22,7 +23,8 @@ class StoreCache(Cache):
         name = f"tracks/{key}.safetensors"
         self._bring(name, self._store.fetch)
         found = super().track(key, make)
-        self._store.put(found[1], name)
+        if not self._kept(name):
+            self._store.put(found[1], name)
         return found
 
     def avatar(self, key: str, fit: Callable[[Path], Avatar]) -> Avatar:
@@ -30,7 +32,8 @@ class StoreCache(Cache):
         name = f"avatars/{key}"
         self._bring(name, self._store.fetch_folder)
         avatar = super().avatar(key, fit)
-        self._store.put_folder(avatar.path, name)
+        if not self._kept(f"{name}/{MARKER}"):
+            self._store.put_folder(avatar.path, name)
         return avatar
 
     def job(self, key: str) -> Path:
@@ -46,6 +49,10 @@ class StoreCache(Cache):
         super().drop_job(key)
         if not self._store.local:
             self._store.delete_folder(f"jobs/{key}")
+
+    def _kept(self, name: str) -> bool:
+        """Whether the store has it: what is addressed by content is sent once, not with every job."""
+        return self._store.local or self._store.exists(name)
 
     def _bring(self, name: str, fetch: Callable[[str], Path]) -> None:
         if self._store.local:

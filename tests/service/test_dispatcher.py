@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from deployments.contracts import Avatar
+from deployments.records import load_track
 from deployments.wire import give
 from serve_app.cache import Cache
 from serve_app.executor import Executor, LocalExecutor, OnTick, SerialExecutor
@@ -28,7 +30,8 @@ from serve_app.request import SpeechSource, SyncRequest
 from serve_app.service.dispatcher import Dispatcher, DispatchSettings
 from serve_app.service.housekeeping import Housekeeping
 from serve_app.service.runner import Flags
-from tests.service.conftest import Stores
+from serve_app.service.store_cache import StoreCache
+from tests.service.conftest import Stores, make_s3
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES, CHUNKS = 45, 3
@@ -122,17 +125,20 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("make", [serial, lambda job, flags: LocalExecutor(2)], ids=["serial", "two processes"])
 def test_a_queued_job_becomes_what_run_sync_makes(desk: Desk, reference: Reference, make: Callable[..., Any]) -> None:
-    job = desk.ask(report=True)
+    job = desk.ask(report=make is serial)
     with dispatcher(desk.jobs, desk.media, make) as running:
         done = desk.ended(job.id)
         assert running.healthy()
+        if done.report is not None:  # it follows the video
+            page = desk.media.root / done.report / "report.html"
+            desk.until(job.id, lambda _: page.is_file())
     assert (done.status, done.error, done.attempt, done.fraction) == ("succeeded", None, 1, 1.0)
     assert desk.result(done) == reference.result
     assert {name: done.info[name] for name in ("frames", "patched", "width", "height", "fps", "reused_chunks")} == {
         "frames": FRAMES, "patched": FRAMES, "width": 256, "height": 256, "fps": 25.0, "reused_chunks": 0,
     }  # fmt: skip
     assert [(row.start, row.stop, row.fence) for row in desk.jobs.chunks(job.id)] == [(0, 15, 1), (15, 30, 1), (30, 45, 1)]
-    assert done.report is not None and (desk.media.fetch_folder(done.report) / "report.html").is_file()
+    assert done.report == (f"reports/{job.id}" if make is serial else None)
 
 
 def test_a_cancelled_job_ends_soon_and_leaves_no_result(desk: Desk) -> None:
@@ -254,6 +260,29 @@ def test_what_a_cancelled_job_left_goes_with_its_row(desk: Desk) -> None:
     Housekeeping(desk.jobs, desk.media, lambda: 0).clean(time.time() + 1e7)
     assert desk.jobs.find(None) == []
     assert files(desk.media.root / "results") == ["video_other.mp4"] and files(desk.media.root / "reports") == []
+
+
+def test_tracks_and_avatars_are_sent_once_and_found_everywhere(s3_server: str, reference: Reference, tmp_path: Path) -> None:
+    stores = make_s3(s3_server, tmp_path)
+    (track,), (avatar,) = ((reference.cache / room).iterdir() for room in ("tracks", "avatars"))
+
+    def fit(folder: Path) -> Avatar:
+        (folder / "avatar.json").write_text((avatar / "avatar.json").read_text())
+        return Avatar("fake", folder, "digest")
+
+    def unknown(*_: Path) -> Any:
+        raise AssertionError("the first machine made it")
+
+    here = StoreCache(stores.open())
+    made = [here.track("k", lambda: load_track(track))[1].name, here.avatar("k", fit).path.name]
+    media = stores.open()
+    sent = [key for room in ("tracks", "avatars") for key, _ in media.keys(room)]
+    assert sent == ["tracks/k.safetensors", "avatars/k/avatar.json", "avatars/k/cached.json"]
+    for key in sent:
+        stores.grow_old(media, key, 7 * 3600)
+    there = StoreCache(stores.open())
+    assert [there.track("k", unknown)[1].name, there.avatar("k", unknown).path.name] == made
+    assert all(age > 3600 for room in ("tracks", "avatars") for _, age in media.keys(room)), "sent again"
 
 
 def test_chunks_that_no_machine_works_on_are_dropped(stores: Stores, tmp_path: Path) -> None:
