@@ -30,6 +30,8 @@ class Words(TypeDecorator[str]):
         return None if value is None else value.replace("\0", "").encode(errors="replace").decode()
 
 
+DatabaseTrouble = sa.exc.SQLAlchemyError  # whatever a database answers that is not what was asked for
+
 meta = sa.MetaData()
 jobs = sa.Table(
     "jobs",

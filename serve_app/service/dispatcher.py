@@ -11,12 +11,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from deployments.errors import Cancelled, LipSyncError, OutputError
 from serve_app.executor import Executor
 from serve_app.jobs.records import Job, StaleFence
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import DatabaseTrouble
 from serve_app.media_store import MediaStore
 from serve_app.service.log import log
 from serve_app.service.runner import Flags, JobRun, Stopped
@@ -149,7 +148,7 @@ class Dispatcher:
                 case LipSyncError():
                     self._jobs.fail(id_, fence, error.code, str(error))
                     log.warning("job_failed", code=error.code, error=str(error), **about)
-                case SQLAlchemyError():  # the job is not to blame: its lease ends, and it is tried again
+                case DatabaseTrouble():  # the job is not to blame: its lease ends, and it is tried again
                     log.error("job_left", error=f"{type(error).__name__}: {error}", **about)
                 case OSError():
                     self._jobs.fail(id_, fence, OutputError.code, f"the disk or a file failed: {error}")

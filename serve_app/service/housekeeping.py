@@ -12,7 +12,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.media_store import MediaStore
 from serve_app.service.log import log
 
-COLLECTED_ROOMS = ("inputs",)
+COLLECTED_ROOMS = ("inputs", "results", "reports")
 YOUNG_SECONDS = 6 * 3600.0  # a file may be stored before the row that refers to it
 CHUNK_SECONDS = 6 * 3600.0  # folders of chunks that no job touched for so long
 ROUND_SECONDS = 60.0
