@@ -58,7 +58,7 @@ class Remote:
             parts = httpx.URL("")
         if parts.scheme not in ("http", "https") or not parts.host:
             raise OptionError(f"expected a server like http://127.0.0.1:8000, got {url!r}")
-        self._url, self._patience = url.rstrip("/"), patience
+        self._url, self._patience = url.rstrip("/").removesuffix("/v1"), patience  # OpenAI clients are given /v1
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def sync(self, request: SyncRequest, progress: Progress = no_progress) -> Path:

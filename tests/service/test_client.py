@@ -47,7 +47,7 @@ def test_the_result_and_its_report_are_the_servers_own(idle: Any, request_: Sync
     told: list[tuple[str, int, int]] = []
     with idle.worker():
         asked = replace(request_, report=request_.out.with_name("report"), chunks=2, expression=0.8, quality="small")
-        assert Remote(idle.url).sync(asked, lambda *news: told.append(news)) == request_.out
+        assert Remote(f"{idle.url}/v1/").sync(asked, lambda *news: told.append(news)) == request_.out
     job = idle.jobs.find(None, limit=1)[0]
     assert request_.out.read_bytes() == idle.media.fetch(job.result).read_bytes()
     assert (job.spec.chunks, job.spec.expression, job.spec.quality, job.spec.report) == (2, 0.8, "small", True)
