@@ -125,8 +125,8 @@ export class JobView {
 
   describe(job) {
     const facts = [job.model, Number(job.seconds) > 0 && `${Number(job.seconds).toFixed(1)} s`, !job.size.startsWith("0x") && job.size.replace("x", " × ")];
-    const words = job.prompt ? `“${job.prompt.length > 140 ? `${job.prompt.slice(0, 140)}…` : job.prompt}” ` : "";
-    $("about").textContent = words + facts.filter(Boolean).join(" · ");
+    const words = job.prompt?.length > 140 ? `${job.prompt.slice(0, 140)}…` : job.prompt;
+    $("about").textContent = [job.prompt && `“${words}”`, ...facts].filter(Boolean).join(" · ");
     $("job-title").textContent = this.sources.get(job.id)?.name ?? "Your video";
     showBadge($("badge"), statusOf(job));
     if (!ENDED.includes(job.status)) this.told(job);

@@ -57,8 +57,8 @@ export class Player {
   toggle() {
     if (this.after.paused) {
       if (this.after.ended) this.seek(0);
+      if (this.hasBefore && this.after.currentTime < this.before.duration) this.before.play().catch(() => {});
       this.after.play().catch(() => this.showState());
-      if (this.hasBefore) this.before.play().catch(() => {});
     } else {
       this.after.pause();
     }
