@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Avatar, Clip, Engine, Motion, Progress, Span, Track
+from deployments.contracts import Avatar, Clip, Engine, Motion, Patch, Progress, Span, Track
 from deployments.engines.registry import get_engine
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.decode import YuvPicture, decode, decode_order
@@ -146,7 +146,7 @@ class _Painted:
     def __iter__(self) -> Iterator[YuvPicture]:
         task = self._task
         for_output, for_engine = tee(pictures(task.clip, task.order, task.span))
-        patches = self._engine.render(task.avatar, self._motion, for_engine, self._track, task.span)
+        patches = readable(self._engine.render(task.avatar, self._motion, for_engine, self._track, task.span))
         for picture, patch in zip(for_output, patches, strict=True):
             # an engine that eases may paint at the rim of a segment; outside nothing may change
             if patch is not None and self._motion.weight[picture.index] > 0:
@@ -154,6 +154,14 @@ class _Painted:
                 self.patched += 1
             yield picture
             self._tick(1)
+
+
+def readable(patches: Iterator[Patch | None]) -> Iterator[Patch | None]:
+    """The same patches; a file that an engine cannot read is not taken for a disk that cannot be written."""
+    try:
+        yield from patches
+    except OSError as error:
+        raise RenderError(f"expected to read what the engine needs, got: {error}; fit the avatar again") from error
 
 
 def pictures(clip: Clip, order: NDArray[np.int64] | None, span: Span) -> Iterator[YuvPicture]:

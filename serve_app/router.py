@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import shutil
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import ray
@@ -18,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ReplicaState
 
 from deployments.contracts import Progress
-from deployments.wire import Store, bring, give, pack, unpack
+from deployments.wire import bring, give, key_of, pack, reads, unpack
 from deployments.worker import ChunkTask, FitTask
 from serve_app.callbacks import CallbackSender
 from serve_app.config import Secrets
@@ -32,6 +35,7 @@ from serve_app.service.fan_out import FanOut
 from serve_app.service.housekeeping import Housekeeping
 from serve_app.service.log import log, set_up_logs
 from serve_app.service.runner import Flags
+from serve_app.whole_files import MARKER
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -63,13 +67,13 @@ class ReplicaExecutor:
         """Fits to a replica with its device; all else to a CPU."""
         if not isinstance(task, FitTask):
             return next(self.map(_without_progress, [(function, task)]))
-        found: list[Result] = []
-        for event in self._events([task], "fit"):
-            if event[0] == "progress":
-                progress(*event[1:])
-            elif event[0] == "done":
-                found.append(event[2])
-        bring_back(task, self._store)
+        with fitting(task, self._store) as sent:
+            found: list[Result] = []
+            for event in self._events([sent], "fit"):
+                if event[0] == "progress":
+                    progress(*event[1:])
+                elif event[0] == "done":
+                    found.append(event[2])
         return found[0]
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
@@ -78,6 +82,7 @@ class ReplicaExecutor:
             yield from map(function, tasks)
             return
         root = self._store.root
+        publish([needs_of(task) for task in tasks], self._store)
         waiting = [self._run.remote(function, pack(task, root), self._open_store) for task in tasks]
         try:
             for ref in waiting:
@@ -97,13 +102,14 @@ class ReplicaExecutor:
             if event[0] == "tick":
                 on_tick(event[1])
             elif event[0] == "done":
-                bring_back(tasks[event[1]], self._store)
+                self._store.fetch(key_of(event[2].out, self._store))
                 yield event[2]
 
     def _events(self, tasks: Sequence[Any], verb: str) -> Iterator[tuple[Any, ...]]:
         """Events of all tasks; ends with the last result, or raises the first error."""
         if not tasks:
             return
+        publish(tasks, self._store)
         line: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         fan_out = FanOut(lambda task: self._send(verb, task), LOST, line.put, lambda: SLOTS * self.workers)
         thread = _LoopThread(fan_out, [pack(task, self._store.root) for task in tasks], line)
@@ -176,7 +182,7 @@ def _cpu_task(function: Callable[[Any], Any], task: Any, open_store: OpenStore) 
     """On some machine: bring the inputs, work, give the products."""
     store = open_store()
     mine = unpack(task, store.root)
-    needs = mine[1] if isinstance(mine, tuple) else mine
+    needs = needs_of(mine)
     bring(needs, store)
     result = function(mine)
     give(needs, store)
@@ -188,13 +194,36 @@ def _without_progress(call: tuple[Callable[[Any, Progress], Any], Any]) -> Any:
     return function(task, lambda stage, done, total: None)
 
 
-def bring_back(task: Any, store: Store) -> None:
-    """What another machine made, for the stitch here."""
-    match task:
-        case ChunkTask():
-            store.fetch(task.out.relative_to(store.root).as_posix())
-        case FitTask():
-            store.fetch_folder(task.out.relative_to(store.root).as_posix())
+def needs_of(task: Any) -> Any:
+    """The record that says which files a piece of work reads and writes."""
+    return task[1] if isinstance(task, tuple) else task
+
+
+def publish(tasks: Sequence[Any], store: MediaStore) -> None:
+    """What was made here and is read elsewhere: the motion, the sound, a track. Where all share a folder, nothing."""
+    if store.local:
+        return
+    for path in {path for task in tasks for path in reads(task)[0]}:
+        key = key_of(path, store)
+        if not store.exists(key):
+            store.put(path, key)
+
+
+@contextmanager
+def fitting(task: FitTask, store: MediaStore) -> Iterator[FitTask]:
+    """The task as another machine can do it; afterwards what it made lies in the folder that was asked for.
+
+    The folder asked for is a temporary one of this machine, which has no key; the avatar travels under one of its own.
+    """
+    if store.local:
+        yield task
+        return
+    key = f"fits/{uuid.uuid4().hex}"
+    try:
+        yield replace(task, out=store.root / key)
+        shutil.copytree(store.fetch_folder(key), task.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MARKER))
+    finally:
+        store.delete_folder(key)
 
 
 class Router:

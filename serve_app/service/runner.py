@@ -136,9 +136,9 @@ class JobRun(Watch):
     def chunk(self, result: ChunkResult) -> None:
         """Commit a finished chunk; a worker that lost the job is refused here."""
         key = self._key(result.out)
-        piece = result.out.with_suffix(".m4s")
-        segment_key = self._key(piece) if piece.is_file() else None
-        row = ChunkRow(self.job.id, result.span.start, result.span.stop, key, self.job.fence, result.seconds, segment_key)
+        piece = self._key(result.out.with_suffix(".m4s"))  # it may lie in the store only: nothing here reads it
+        stored = piece if self._media.exists(piece) else None
+        row = ChunkRow(self.job.id, result.span.start, result.span.stop, key, self.job.fence, result.seconds, stored)
         self._jobs.commit_chunk(row)
 
     def joined(self, done: JobReport) -> None:
