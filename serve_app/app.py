@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import ray
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
@@ -38,7 +38,7 @@ def build(args: ServeArgs) -> Application:
     open_store = partial(_open_store, args.store_url(), str(args.mirror_folder()), args.store_options)
     gpus = ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0
     engines = {name: _engine(name, extra.merged(name), gpus, open_store) for name, extra in args.engines.items()}
-    router = serve.deployment(Router).options(
+    router = deployment(Router).options(
         name="router",
         num_replicas=args.router.replicas,
         max_ongoing_requests=100,
@@ -47,7 +47,7 @@ def build(args: ServeArgs) -> Application:
         logging_config=SERVE_LOGS,
         health_check_period_s=5,
     )
-    api = serve.deployment(serve.ingress()(Ingress)).options(
+    api = deployment(serve.ingress()(Ingress)).options(
         name="api",
         num_replicas=args.api_replicas,
         max_ongoing_requests=500,
@@ -64,7 +64,7 @@ def _open_store(url: str, mirror: str, options: dict[str, Any]) -> MediaStore:
 
 def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callable[[], MediaStore]) -> Application:
     """One engine's deployment; each replica holds one GPU where there are GPUs."""
-    deployment = serve.deployment(EngineReplica).options(
+    made = deployment(EngineReplica).options(
         name=name,
         max_ongoing_requests=SLOTS,
         ray_actor_options={"num_gpus": settings.gpus if gpus else 0, "num_cpus": settings.cpus},
@@ -76,12 +76,18 @@ def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callab
             "upscale_delay_s": settings.start_seconds,
             "downscale_delay_s": settings.idle_seconds,
         },
-        request_router_config=RequestRouterConfig(initial_backoff_s=0.01, max_backoff_s=0.02),
+        request_router_config=RequestRouterConfig.model_validate({"initial_backoff_s": 0.01, "max_backoff_s": 0.02}),
         graceful_shutdown_timeout_s=settings.shutdown_seconds,
         health_check_period_s=settings.health_seconds,
         logging_config=SERVE_LOGS,
     )
-    return deployment.bind(name, open_store)
+    return made.bind(name, open_store)
+
+
+def deployment(cls: type) -> Deployment:
+    """A class as a deployment of Serve."""
+    made: Deployment = serve.deployment(cls)
+    return made
 
 
 class Ingress:

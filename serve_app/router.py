@@ -18,7 +18,7 @@ import ray
 from ray import serve
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ReplicaState
+from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]
 
 from deployments.contracts import Progress
 from deployments.wire import bring, give, key_of, pack, reads, unpack
