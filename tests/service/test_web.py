@@ -119,12 +119,13 @@ def test_progress_is_told_live_and_cancel_stops_the_job(server: Any, page: Any, 
     assert page.inner_text("#percent") == "62 %"
     assert page.inner_text("#detail") + page.inner_text("#eta") == "30 of 45 framesabout 35 s left"
     assert page.evaluate("bar.value") == pytest.approx(0.62)
-    page.click("#cancel")
+    with page.expect_response("**/cancel"):
+        page.click("#cancel")
     page.get_by_text("Stopping").wait_for()
     assert server.jobs.heartbeat(job.id, job.fence, 60), "the server was asked to cancel"
     server.jobs.cancelled(job.id, job.fence)
     page.get_by_text("This job was cancelled").wait_for()
-    assert page.inner_text("#badge") == "cancelled"
+    assert page.inner_text("#badge") == "Cancelled"
 
 
 def test_a_job_that_fails_says_why(server: Any, page: Any, face_clip: Path) -> None:
