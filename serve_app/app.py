@@ -15,9 +15,10 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
+from ray.util.metrics import Gauge
 
 from deployments.engines.registry import ENGINES, get_engine
-from deployments.engines.replica import EngineReplica
+from deployments.engines.replica import EngineReplica, device_memory
 from deployments.engines.scaling import ReplicaSettings
 from deployments.errors import LipSyncError
 from serve_app.api import create_api
@@ -64,7 +65,7 @@ def _open_store(url: str, mirror: str, options: dict[str, Any]) -> MediaStore:
 
 def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callable[[], MediaStore]) -> Application:
     """One engine's deployment; each replica holds one GPU where there are GPUs."""
-    made = deployment(EngineReplica).options(
+    made = deployment(ServedEngine).options(
         name=name,
         max_ongoing_requests=SLOTS,
         ray_actor_options={"num_gpus": settings.gpus if gpus else 0, "num_cpus": settings.cpus},
@@ -88,6 +89,20 @@ def deployment(cls: type) -> Deployment:
     """A class as a deployment of Serve."""
     made: Deployment = serve.deployment(cls)
     return made
+
+
+class ServedEngine(EngineReplica):
+    """A replica that also tells Ray's metrics how much memory of its GPU it holds."""
+
+    def __init__(self, engine: str, open_store: Callable[[], MediaStore]) -> None:
+        super().__init__(engine, open_store)
+        self._memory = Gauge("lipsync_gpu_memory_bytes", "GPU memory that an engine's replica holds", tag_keys=("engine",))
+        self._memory.set_default_tags({"engine": engine})
+
+    def check_health(self) -> None:
+        """See `EngineReplica.check_health`; the memory is told with every beat."""
+        self._memory.set(device_memory())
+        super().check_health()
 
 
 class Ingress:

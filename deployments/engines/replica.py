@@ -147,3 +147,9 @@ def check_device() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and float(torch.ones(64, device="cuda").sum()) != 64:
         raise RenderError("expected a sum of 64 from the GPU, got another; the replica must start again")
+
+
+def device_memory() -> int:
+    """Bytes of GPU memory that this process reserved; 0 without a GPU."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.memory_reserved()) if torch is not None and torch.cuda.is_available() else 0

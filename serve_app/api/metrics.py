@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -33,6 +34,54 @@ class _Jobs(Collector):
         yield GaugeMetricFamily("lipsync_queue_seconds", "Age of the oldest queued job", self._jobs.queue_seconds())
 
 
+class _Work(Collector):
+    """What ended jobs did, by engine, since this process began: frames, seconds of every stage, failures by code.
+
+    Read from the table, so every API process tells the same story; add up those of one instance only.
+    """
+
+    def __init__(self, jobs: JobStore, since: float) -> None:
+        self._jobs, self._since = jobs, since
+        self._counted: set[str] = set()  # of those that ended at `_since`
+        self._frames: dict[tuple[str, ...], float] = {}
+        self._seconds: dict[tuple[str, ...], float] = {}
+        self._ended: dict[tuple[str, ...], float] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """Counters that only rise."""
+        self._count()
+        yield counter("lipsync_frames", "Frames of finished videos", ["engine"], self._frames)
+        yield counter("lipsync_stage_seconds", "Time spent per stage", ["engine", "stage"], self._seconds)
+        yield counter("lipsync_jobs_ended", "Ended jobs; code says why one failed", ["engine", "status", "code"], self._ended)
+
+    def _count(self) -> None:
+        for job in self._jobs.ended_since(self._since):
+            if job.id in self._counted or job.completed_at is None:
+                continue
+            if job.completed_at > self._since:
+                self._since, self._counted = job.completed_at, set()
+            self._counted.add(job.id)
+            engine = job.spec.engine
+            add(self._ended, (engine, job.status, job.error_code or ""), 1)
+            if job.status == "succeeded":
+                add(self._frames, (engine,), float(job.info.get("frames", 0)))
+            for stage, seconds in job.info.get("stage_seconds", {}).items():
+                add(self._seconds, (engine, stage), float(seconds))
+
+
+def add(totals: dict[tuple[str, ...], float], labels: tuple[str, ...], amount: float) -> None:
+    """One more of something."""
+    totals[labels] = totals.get(labels, 0.0) + amount
+
+
+def counter(name: str, about: str, labels: list[str], totals: dict[tuple[str, ...], float]) -> Metric:
+    """Totals in Prometheus's form."""
+    made = CounterMetricFamily(name, about, labels=labels)
+    for values, total in sorted(totals.items()):
+        made.add_metric(list(values), total)
+    return made
+
+
 class Metrics:
     """Counters of one API process."""
 
@@ -49,6 +98,7 @@ class Metrics:
         )
         self._bytes = Counter("lipsync_upload_bytes", "Bytes of request bodies", registry=self.registry)
         self.registry.register(_Jobs(jobs))
+        self.registry.register(_Work(jobs, time.time()))
 
     def count_upload(self, size: int) -> None:
         """Some bytes of a body came in."""

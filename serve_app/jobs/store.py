@@ -243,6 +243,12 @@ class JobStore(AssetTable, Outbox):
         with self._read() as db:
             return [to_job(row) for row in db.execute(sa.select(jobs).where(jobs.c.expires_at < now))]
 
+    def ended_since(self, time: float) -> list[Job]:
+        """Jobs that ended at that time or later, oldest first."""
+        wanted = sa.select(jobs).where(jobs.c.completed_at >= time).order_by(jobs.c.completed_at)
+        with self._read() as db:
+            return [to_job(row) for row in db.execute(wanted)]
+
     def counts(self) -> dict[Status, int]:
         """Jobs by status."""
         with self._read() as db:

@@ -1,0 +1,36 @@
+"""What ended jobs add to the counters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serve_app.api.metrics import Metrics
+from serve_app.jobs.spec import JobSpec
+from serve_app.jobs.store import open_jobs
+
+
+def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) -> None:
+    jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
+    metrics = Metrics(jobs)
+
+    def values() -> dict[str, float]:
+        lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    def claim() -> str:
+        jobs.create(JobSpec(engine="fake", source="inputs/a"), "me")
+        job = jobs.claim("worker", 60)
+        assert job is not None
+        return job.id
+
+    for _ in range(2):
+        jobs.succeed(claim(), 1, None, None, {"frames": 40, "stage_seconds": {"render": 1.5, "track": 0.5}}, 60)
+    jobs.fail(claim(), 1, "no_face", "nobody")
+    for _ in range(2):  # a second look counts nothing twice
+        found = values()
+        assert found['lipsync_frames_total{engine="fake"}'] == 80
+        assert found['lipsync_stage_seconds_total{engine="fake",stage="render"}'] == 3
+        assert found['lipsync_jobs_ended_total{code="no_face",engine="fake",status="failed"}'] == 1
+    jobs.succeed(claim(), 1, None, None, {"frames": 2}, 60)
+    assert values()['lipsync_frames_total{engine="fake"}'] == 82
+    jobs.close()
