@@ -32,6 +32,7 @@ class Static(StaticFiles):
         """See the base class."""
         response = super().file_response(*args, **kwargs)
         response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Cache-Control"] = "no-cache"  # asked again each time: an upgrade must not meet old scripts
         return response
 
 
