@@ -182,13 +182,16 @@ def to_working(frame: av.VideoFrame, wanted: str) -> av.VideoFrame:
     return frame.reformat(format=wanted)
 
 
-def decode(clip: Clip, span: Span) -> Iterator[YuvPicture]:
-    """Pictures of the frames `[span.start, span.stop)`, in order. Raises MediaError if one cannot be decoded."""
+def decode(clip: Clip, span: Span, threads: int = DECODER_THREADS) -> Iterator[YuvPicture]:
+    """Pictures of the frames `[span.start, span.stop)`, in order. Raises MediaError if one cannot be decoded.
+
+    More threads only help where nothing else works beside this; the pictures are the same.
+    """
     if len(span) == 0:
         return
     stop = min(span.stop, clip.frames)
     wanted = span.start
-    for index, frame in frames_from(clip, span.start):
+    for index, frame in frames_from(clip, span.start, threads):
         if index < wanted:
             continue
         if index > wanted:
@@ -200,14 +203,14 @@ def decode(clip: Clip, span: Span) -> Iterator[YuvPicture]:
     raise MediaError(f"{clip.path.name} ends at frame {wanted} of {clip.frames}; it is truncated")
 
 
-def frames_from(clip: Clip, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+def frames_from(clip: Clip, start: int, threads: int = DECODER_THREADS) -> Iterator[tuple[int, av.VideoFrame]]:
     """(index, frame) from the last entry point at or before `start`, earlier ones if a seek lands too late."""
     keys = clip.keyframes[clip.keyframes <= start]
     entry = int(keys[-1]) if len(keys) else 0
     while True:
         late = False
         first = True
-        for index, frame in open_frames(clip, entry):
+        for index, frame in open_frames(clip, entry, threads):
             if first and index > start:
                 late = True
                 break
@@ -219,11 +222,11 @@ def frames_from(clip: Clip, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
         entry = int(earlier[-1]) if len(earlier) else 0
 
 
-def open_frames(clip: Clip, entry: int) -> Iterator[tuple[int, av.VideoFrame]]:
+def open_frames(clip: Clip, entry: int, threads: int = DECODER_THREADS) -> Iterator[tuple[int, av.VideoFrame]]:
     """(index, frame) from the keyframe with index `entry`; from the beginning where the format has no index."""
     with open_input(clip.path) as container:
         stream = video_stream(container, clip.path)
-        stream.codec_context.thread_count = DECODER_THREADS
+        stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO"
         if entry > 0 and container.format.name not in UNSEEKABLE:
             container.seek(int(clip.pts[entry]), stream=stream, backward=True)

@@ -21,6 +21,7 @@ from deployments.media.decode import decode
 from deployments.motion.lip_space import LipSpace
 
 MIN_FRAMES = 5
+DECODE_THREADS = 2  # a fit is one piece of work; the other cores wait for it
 
 
 def fit_bank(clip: Clip, track: Track, folder: Path, config: VideoRewriteConfig, progress: Progress) -> Bank:
@@ -86,7 +87,7 @@ def store_pictures(
     pictures = np.memmap(folder / PIXELS, np.uint8, "w+", shape=(len(frames), height, width, 3))
     thumbs = np.empty((len(frames), config.code_side * config.code_side), np.float32)
     row = 0
-    for picture in decode(clip, Span(int(frames[0]), int(frames[-1]) + 1)):
+    for picture in decode(clip, Span(int(frames[0]), int(frames[-1]) + 1), DECODE_THREADS):
         if picture.index != frames[row]:
             continue
         pictures[row] = cut(picture, int(corner[row, 0]), int(corner[row, 1]), width, height)
