@@ -1,0 +1,34 @@
+"""How the numba paths are compiled: kept on disk, without the interpreter lock, dividing by zero like C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from numba import njit
+from numba.np.unsafe.ndarray import to_fixed_tuple
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+fixed_tuple: Callable[[Array, int], tuple[Any, ...]] = to_fixed_tuple  # type: ignore[assignment]  # numba fills in the rest
+
+
+def compiled(function: Function) -> Function:
+    """Compile with strict arithmetic."""
+    return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[return-value]
+
+
+def compiled_fast(function: Function) -> Function:
+    """Compile with sums in any order and fused multiply-adds.
+
+    No shortcut that assumes away NaN: a broken splat must not look fine.
+    """
+    flags = {"contract", "reassoc", "nsz", "arcp"}
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function)  # type: ignore[return-value]
+
+
+def inlined(function: Function) -> Function:
+    """Paste into the callers, which decide about the arithmetic."""
+    return njit(inline="always")(function)  # type: ignore[return-value]
