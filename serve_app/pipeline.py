@@ -121,7 +121,8 @@ def run_sync(
             tasks = streamed(tasks, clip, plan, sound_of(plan, speech))
         chunks = render_chunks(tasks, motion, executor, progress, job, watch)
     with job.stage("stitch"):
-        join(request, clip, plan, sound_of(plan, speech), chunks)
+        ready = tasks[0].stream.sound if tasks[0].stream is not None else None
+        join(request, clip, plan, sound_of(plan, speech), chunks, ready)
     if not watch.streams:
         cache.drop_job(key)
     fill(job, plan, motion, chunks)
@@ -284,10 +285,12 @@ def sound_of(plan: Plan, speech: Speech) -> SoundPlan:
     return SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
 
 
-def join(request: SyncRequest, clip: Clip, plan: Plan, sound: SoundPlan, chunks: list[ChunkResult]) -> None:
+def join(
+    request: SyncRequest, clip: Clip, plan: Plan, sound: SoundPlan, chunks: list[ChunkResult], ready: Path | None
+) -> None:
     """Chunks and sound in one file, at its place when it is whole. Raises OutputError."""
     timed = replace(clip, time_base=plan.timeline.time_base)
-    stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request))
+    stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request), ready)
 
 
 def provenance(request: SyncRequest) -> dict[str, str]:

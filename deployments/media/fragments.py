@@ -45,7 +45,10 @@ def prepare_sound(clip: Clip, pts: NDArray[np.int64], sound: SoundPlan, out: Pat
     part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:
         with av.open(str(part), "w", format="mp4", options=muxer_options(clip, "mp4", track.rate)) as container:
-            for packet in track.packets(container):
+            packets = track.packets(container)
+            if track.note:
+                container.metadata["comment"] = track.note
+            for packet in packets:
                 container.mux(packet)
         os.replace(part, out)
     except (av.error.FFmpegError, OSError) as error:

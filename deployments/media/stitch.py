@@ -48,10 +48,12 @@ def stitch(
     sound: SoundPlan | None,
     out: Path,
     metadata: dict[str, str] | None = None,
+    ready: Path | None = None,
 ) -> None:
     """Join encoded chunks to `out`; frame k is shown at `pts[k]` (units of clip.time_base, strictly increasing).
 
-    `sound` None copies every packet of every sound track of the source. Rotation and colour are the clip's.
+    `sound` None copies every packet of every sound track of the source; `ready` is the sound as `fragments.prepare_sound`
+    encoded it already. Rotation and colour are the clip's.
     Where a track must be encoded as a whole (to splice: source codec not AAC-LC; to copy: a codec that the container
     cannot hold), the file's `comment` says so.
     The file appears under its name only when it is complete.
@@ -64,7 +66,7 @@ def stitch(
         raise RenderError(f"expected strictly increasing time stamps, got {len(pts)} with steps that do not rise")
     part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:
-        _write(clip, [Path(chunk) for chunk in chunks], pts, sound, part, kind, metadata or {})
+        _write(clip, [Path(chunk) for chunk in chunks], pts, sound, part, kind, metadata or {}, ready)
         os.replace(part, out)
     except LipSyncError:
         raise
@@ -96,8 +98,9 @@ def _write(
     part: Path,
     kind: str,
     metadata: dict[str, str],
+    ready: Path | None,
 ) -> None:
-    track = plan_track(clip, pts, sound)
+    track = plan_track(clip, pts, sound) if ready is None else _ready_track(ready)
     options = muxer_options(clip, kind, track.rate if track else 0)
     with av.open(str(part), "w", format=kind, options=options) as container:
         sources: list[Packets] = [_video_packets(clip, chunks, pts, container)]
@@ -271,6 +274,20 @@ def plan_track(clip: Clip, pts: NDArray[np.int64], plan: SoundPlan | None) -> _T
         )
         return _whole_track(mixed, rate, start, length, "")
     return _mixed_track(clip, plan, start, length)
+
+
+def _ready_track(path: Path) -> _Track:
+    """A track that was encoded before, packet by packet."""
+    with open_input(path) as source:
+        stream = source.streams.audio[0]
+        rate, index, note = stream.codec_context.sample_rate, stream.index, source.metadata.get("comment", "")
+
+    def packets_of(container: av.container.OutputContainer) -> Packets:
+        with open_input(path) as source:
+            target = container.add_stream_from_template(source.streams[index])
+        return _copied_packets(path, index, target, None)
+
+    return _Track(rate, note, packets_of)
 
 
 def _spans(plan: SoundPlan, rate: int, offset: int, total: int) -> list[tuple[int, int]]:

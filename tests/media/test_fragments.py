@@ -7,6 +7,7 @@ import itertools
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -84,6 +85,20 @@ def test_the_sound_is_the_stitched_files(make_clock: clock.ClockMaker, tmp_path:
     assert streamed == [data for _, data in clock.sound_packets(tmp_path / "out.mp4")] and len(streamed) > 10
     times = [time for time, _ in clock.sound_packets(tmp_path / "stream.mp4")]
     assert set(np.diff(times)) == {Fraction(1024, 48000)}, "no gap and no repeat"
+
+
+def test_sound_that_is_ready_is_not_encoded_again(make_clock: clock.ClockMaker, tmp_path: Path) -> None:
+    clip = probe(make_clock(options=B_FRAMES, tracks=("mp2",), name="source.mkv"))
+    sound = SoundPlan(clock.tone(float(clip.duration), 660.0), clock.SOUND_RATE, (Segment(Fraction(1, 2), Fraction(1)),), True)
+    chunks, _ = pieces(clip, sound, 2, tmp_path)
+    stitch(clip, chunks, clip.pts, sound, tmp_path / "a.mp4", {"comment": "ours"})
+    stitch(clip, chunks, clip.pts, sound, tmp_path / "b.mp4", {"comment": "ours"}, ready=tmp_path / "sound.m4a")
+    assert clock.sound_packets(tmp_path / "a.mp4") == clock.sound_packets(tmp_path / "b.mp4")
+    comments = []
+    for name in ("a.mp4", "b.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            comments.append(container.metadata["comment"])
+    assert comments[0] == comments[1] and "encoded again" in comments[0]
 
 
 def test_picture_and_sound_keep_their_distance(make_clock: clock.ClockMaker, tmp_path: Path) -> None:
