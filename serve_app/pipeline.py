@@ -8,8 +8,10 @@ Knows no machine: an executor maps functions over descriptors. Frames never come
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -108,6 +110,8 @@ def run_sync(
     with job.stage("speech"):
         speech, plan = plan_job(request, clip, executor.workers, watch.streams)
         watch.planned(clip, plan)
+        # beside the tracking: a stream needs its sound with the first chunk
+        early = begin(lambda: encode_sound(clip, plan, speech, cache)) if watch.streams else None
     with job.stage("track"):
         tracked = track_face(clip, request.face, cache, executor, progress)
     with job.stage("avatar"):
@@ -117,11 +121,11 @@ def run_sync(
     key = job_key(request, plan, motion, avatar, tracked)
     with job.stage("render"):
         tasks = chunk_tasks(request, plan, motion, avatar, tracked, cache.job(key))
-        if watch.streams:
-            tasks = streamed(tasks, clip, plan, sound_of(plan, speech))
+        ready = early.result() if early is not None else None
+        if early is not None:
+            tasks = streamed(tasks, plan, ready)
         chunks = render_chunks(tasks, motion, executor, progress, job, watch)
     with job.stage("stitch"):
-        ready = tasks[0].stream.sound if tasks[0].stream is not None else None
         join(request, clip, plan, sound_of(plan, speech), chunks, ready)
     if not watch.streams:
         cache.drop_job(key)
@@ -229,13 +233,29 @@ def chunk_tasks(
     ]
 
 
-def streamed(tasks: list[ChunkTask], clip: Clip, plan: Plan, sound: SoundPlan) -> list[ChunkTask]:
-    """The same tasks, each with what its piece of the stream needs; the sound is encoded here, once."""
+def begin(make: Callable[[], Path | None]) -> Future[Path | None]:
+    """Something that is begun now, in a thread, and wanted later."""
+    with_one = ThreadPoolExecutor(1, "begun")
+    try:
+        return with_one.submit(make)
+    finally:
+        with_one.shutdown(wait=False)
+
+
+def encode_sound(clip: Clip, plan: Plan, speech: Speech, cache: Cache) -> Path | None:
+    """The output's sound as a file, by content."""
     from deployments.media.fragments import prepare_sound
 
     timeline = plan.timeline
+    said = hashlib.sha256(speech.samples.tobytes() + timeline.pts.tobytes()).hexdigest()
+    key = digest_of("sound", clip.digest, said, speech.rate, str(timeline.time_base), plan.segments)
     timed = replace(clip, time_base=timeline.time_base)
-    ready = prepare_sound(timed, timeline.pts, sound, tasks[0].out.with_name("sound.m4a"))
+    return prepare_sound(timed, timeline.pts, sound_of(plan, speech), cache.job(f"sound-{key}") / "sound.m4a")
+
+
+def streamed(tasks: list[ChunkTask], plan: Plan, ready: Path | None) -> list[ChunkTask]:
+    """The same tasks, each with what its piece of the stream needs."""
+    timeline = plan.timeline
     return [
         replace(task, stream=StreamTask(timeline.pts, timeline.time_base, ready, task.out.with_suffix(".m4s")))
         for task in tasks
