@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
-Function = TypeVar("Function", bound=Callable[..., Any])
+Loop: TypeAlias = Callable[..., Any]  # called with lists of arrays
 
 fixed_tuple: Callable[[Array, int], tuple[Any, ...]] = to_fixed_tuple  # type: ignore[assignment]  # numba fills in the rest
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Loop) -> Loop:
     """Compile with strict arithmetic."""
-    return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[return-value]
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
-def compiled_fast(function: Function) -> Function:
+def compiled_fast(function: Loop) -> Loop:
     """Compile with sums in any order and fused multiply-adds.
 
     No shortcut that assumes away NaN: a broken splat must not look fine.
     """
     flags = {"contract", "reassoc", "nsz", "arcp"}
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function)  # type: ignore[return-value]
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath=flags)(function)
 
 
-def inlined(function: Function) -> Function:
+def inlined(function: Loop) -> Loop:
     """Paste into the callers, which decide about the arithmetic."""
-    return njit(inline="always")(function)  # type: ignore[return-value]
+    return njit(inline="always")(function)

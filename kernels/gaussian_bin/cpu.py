@@ -70,10 +70,6 @@ def find_tiles(
         c0, c1 = _span(x, extents[n, 0], tile, columns)
         r0, r1 = _span(y, extents[n, 1], tile, rows)
         boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3] = c0, c1, r0, r1
-        if c1 - c0 == 1 and r1 - r0 == 1:
-            hits[n] = 1
-            counts[r0 * columns + c0] += 1
-            continue
         limit = F(math.log(255.0 * opacities[n]) * (1 + SLACK) + SLACK)
         found, bit = np.uint64(0), np.uint64(1)
         for r in range(r0, r1):
