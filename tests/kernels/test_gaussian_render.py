@@ -1,0 +1,57 @@
+"""The three operations in a row: pictures and gradients from space to pixels, compiled or not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.gaussian_project.reference import project_reference
+from kernels.gaussian_raster.reference import raster_reference
+from kernels.gaussians import render
+from tests.kernels.gaussian_kit import close, make_scene
+
+
+def test_gradients_reach_space() -> None:
+    scene, random = make_scene(2, 60, 24, 31), torch.Generator().manual_seed(4)
+    few = [scene.means, scene.quats, scene.scales, scene.opacities, scene.colours]
+    many = [t.double().requires_grad_() for t in few]
+    few = [t.clone().requires_grad_() for t in few]
+    picture = render(*few, scene.camera, background=scene.background)
+    camera = scene.camera
+    splats = project_reference(*many[:4], camera.view.double(), camera.intrinsics.double(), 24, 31)
+    wanted, _, doubt = raster_reference(*splats, *many[3:], scene.background.double(), 24, 31)
+    sure = (doubt > 1e-3)[..., None]
+    assert sure.float().mean() > 0.9
+    close("colours", picture.colours * sure, wanted * sure, 1e-4)
+    weights = torch.randn(wanted.shape, generator=random) * sure
+    (picture.colours * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    for name, have, want in zip(("means", "quats", "scales", "opacities", "colours"), few, many, strict=True):
+        assert have.grad is not None and want.grad is not None and want.grad.abs().max() > 0
+        close(name, have.grad, want.grad, 2e-3)
+
+
+def test_frames_are_independent() -> None:
+    scene = make_scene(3, 40, 20, 20)
+    shared = (scene.quats, scene.scales, scene.opacities, scene.colours)
+    whole = render(scene.means, *shared, scene.camera, background=scene.background)
+    for frame in range(3):
+        camera = scene.camera.__class__(scene.camera.view[frame : frame + 1], scene.camera.intrinsics, 20, 20)
+        alone = render(scene.means[frame : frame + 1], *shared, camera, background=scene.background[frame : frame + 1])
+        assert torch.equal(alone.colours[0], whole.colours[frame])
+    repeated = [t.repeat(3, *[1] * (t.ndim - 1)) for t in shared]
+    assert torch.equal(render(scene.means, *repeated, scene.camera, background=scene.background).colours, whole.colours)
+
+
+def test_the_whole_chain_compiles_without_a_break() -> None:
+    scene = make_scene(2, 30, 20, 20)
+
+    def loss(means: Tensor) -> Tensor:
+        rest = (scene.quats, scene.scales, scene.opacities, scene.colours)
+        return render(means, *rest, scene.camera, capacity=500).colours.square().sum()
+
+    leaf = scene.means.clone().requires_grad_()
+    (one,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(leaf), leaf)
+    (two,) = torch.autograd.grad(loss(leaf), leaf)
+    assert two.abs().max() > 0
+    torch.testing.assert_close(one, two)
