@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,7 +39,7 @@ def test_frames_are_independent() -> None:
     shared = (scene.quats, scene.scales, scene.opacities, scene.colours)
     whole = render(scene.means, *shared, scene.camera, background=scene.background)
     for frame in range(3):
-        camera = scene.camera.__class__(scene.camera.view[frame : frame + 1], scene.camera.intrinsics, 20, 20)
+        camera = replace(scene.camera, view=scene.camera.view[frame : frame + 1])
         alone = render(scene.means[frame : frame + 1], *shared, camera, background=scene.background[frame : frame + 1])
         assert torch.equal(alone.colours[0], whole.colours[frame])
     repeated = [t.repeat(3, *[1] * (t.ndim - 1)) for t in shared]
@@ -55,3 +58,43 @@ def test_the_whole_chain_compiles_without_a_break() -> None:
     (two,) = torch.autograd.grad(loss(leaf), leaf)
     assert two.abs().max() > 0
     torch.testing.assert_close(one, two)
+
+
+def test_every_number_of_the_result_is_written() -> None:
+    """The same with all new buffers full of NaN."""
+    scene = make_scene(2, 50, 20, 37)
+    inputs = (scene.means, scene.quats, scene.scales, scene.opacities, scene.colours)
+
+    def both() -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        picture = render(*leaves, scene.camera, background=scene.background)
+        return [picture.colours, picture.alpha, *torch.autograd.grad(picture.colours.square().sum(), leaves)]
+
+    wanted = both()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all(), "torch fills new buffers with NaN now"
+        found = both()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for have, want in zip(found, wanted, strict=True):
+        assert torch.equal(have, want)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_draws_the_same_and_fits_a_cuda_graph() -> None:
+    scene = make_scene(3, 200, 70, 90)
+    inputs = [scene.means, scene.quats, scene.scales, scene.opacities, scene.colours]
+    wanted = render(*inputs, scene.camera, background=scene.background)
+    moved = [t.cuda() for t in inputs]
+    camera = replace(scene.camera, view=scene.camera.view.cuda(), intrinsics=scene.camera.intrinsics.cuda())
+    for tile in (8, 16):
+        found = render(*moved, camera, background=scene.background.cuda(), capacity=20000, tile=tile)
+        apart = (found.colours.cpu() - wanted.colours).abs().amax(-1)
+        assert apart.max() < 1 / 255 + 1e-3 and (apart > 1e-4).float().mean() < 0.01
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        again = render(*moved, camera, background=scene.background.cuda(), capacity=20000)
+    graph.replay()
+    torch.testing.assert_close(again.colours, found.colours)
