@@ -87,7 +87,7 @@ def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callab
 
 def deployment(cls: type) -> Deployment:
     """A class as a deployment of Serve."""
-    made: Deployment = serve.deployment(cls)
+    made: Deployment = serve.deployment(cls)  # type: ignore[assignment]  # the overload for decorators
     return made
 
 
