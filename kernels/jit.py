@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
@@ -32,3 +33,20 @@ def compiled_fast(function: Loop) -> Loop:
 def inlined(function: Loop) -> Loop:
     """Paste into the callers, which decide about the arithmetic."""
     return njit(inline="always")(function)
+
+
+@intrinsic
+def _wide_vectors(typing_context: Any) -> Any:
+    """Let the function that calls this use 512-bit vectors where the machine has them; LLVM would stop at 256.
+
+    llvmlite knows no attributes with values, so that the text is put into its set directly.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+wide_vectors: Callable[[], None] = _wide_vectors  # type: ignore[assignment]  # numba hands over the context

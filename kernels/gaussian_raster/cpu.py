@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.jit import Array, compiled, compiled_fast, fixed_tuple, inlined
+from kernels.jit import Array, compiled, compiled_fast, fixed_tuple, inlined, wide_vectors
 from kernels.splats import ALPHA_MAX, ALPHA_MIN, STOP
 
 TILE = 16
@@ -106,6 +106,7 @@ def forward_kernel(channels: int) -> Callable[..., None]:
         last: int,
     ) -> None:
         """Tiles `first` to `last` of one frame."""
+        wide_vectors()
         height, width = alpha.shape
         columns = -(-width // TILE)
         state = np.empty(TILE * width_of_row, np.float32)
@@ -234,6 +235,7 @@ def backward_kernel(channels: int) -> Callable[..., None]:
         The gradient by alpha is T (g.c) - S / (1 - alpha), where S is the light of all splats behind, along the
         gradient g. S starts as what the whole pixel shows and loses each splat's part when it is passed.
         """
+        wide_vectors()
         columns = -(-alpha.shape[1] // TILE)
         state = np.empty(TILE * width_of_row, np.float32)
         sums = np.empty(TILE * (3 + channels), np.float32)

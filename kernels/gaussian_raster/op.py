@@ -190,7 +190,9 @@ def _backward(ctx: Any, grad_out: Tensor, grad_alpha: Tensor) -> tuple[Tensor | 
     by_conics = torch.stack([-0.5 * xx, -xy, -0.5 * yy], -1)
     by_opacities = torch.where(total != 0, total / opacities, 0.0).sum_to_size(opacities.shape)
     by_colours = grads[..., 6:].sum_to_size(colours.shape)
-    by_background = ((1 - alpha)[..., None] * grad_out).sum((1, 2)).sum_to_size(background.shape)
+    by_background = None
+    if ctx.needs_input_grad[5]:
+        by_background = ((1 - alpha)[..., None] * grad_out).sum((1, 2)).sum_to_size(background.shape)
     return by_means, by_conics, None, by_opacities, by_colours, by_background, *[None] * 6
 
 
