@@ -51,6 +51,7 @@ class Tiles:
     height: int
     width: int
     tile: int
+    splats: int  # in each frame; entries are smaller than this
 
     @property
     def capacity(self) -> int:

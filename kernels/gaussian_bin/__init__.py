@@ -52,4 +52,4 @@ def bin_splats(
     entries, starts, needed = gaussian_bin(*inputs, height, width, tile, room)
     if capacity is None and int(needed) > room:
         entries, starts, needed = gaussian_bin(*inputs, height, width, tile, int(needed))
-    return Tiles(entries, starts, needed, height, width, tile)
+    return Tiles(entries, starts, needed, height, width, tile, sizes["N"])

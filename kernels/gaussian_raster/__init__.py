@@ -58,7 +58,7 @@ def rasterize(
     device = splats.means.device
     numbers = {"means": splats.means, "conics": splats.conics, "depths": splats.depths, "extents": splats.extents}
     check_numbers(device, **numbers, opacities=opacities, colours=colours, background=background)
-    _check_tiles(tiles, sizes["B"], device)
+    _check_tiles(tiles, sizes["B"], sizes["N"], device)
     if with_depth:
         colours = torch.cat([colours.expand(sizes["B"], -1, -1), splats.depths[..., None]], -1)
         background = torch.cat([background, background.new_zeros(background.shape[0], 1)], -1)
@@ -70,12 +70,12 @@ def rasterize(
     return Picture(out[..., :-1], alpha, out[..., -1]) if with_depth else Picture(out, alpha)
 
 
-def _check_tiles(tiles: Tiles, frames: int, device: torch.device) -> None:
+def _check_tiles(tiles: Tiles, frames: int, splats: int, device: torch.device) -> None:
     rows, columns = tile_grid(tiles.height, tiles.width, tiles.tile)
-    if tiles.starts.shape[0] != frames * rows * columns + 1:
+    if tiles.starts.shape[0] != frames * rows * columns + 1 or tiles.splats != splats:
         raise ShapeError(
-            f"tiles: expected lists for {frames} frames of {rows}x{columns} tiles, got {tiles.starts.shape[0] - 1} lists; "
-            "use the tiles that bin_splats made from these splats"
+            f"tiles: expected lists for {frames} frames of {rows}x{columns} tiles and {splats} splats, "
+            f"got {tiles.starts.shape[0] - 1} lists of {tiles.splats}; use the tiles that bin_splats made from these splats"
         )
     if tiles.entries.device != device:
         raise DeviceError(f"tiles: expected lists on {device} like the splats, got {tiles.entries.device}; bin them there")

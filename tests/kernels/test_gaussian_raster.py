@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.checks import DtypeError, ShapeError
+from kernels.checks import DeviceError, DtypeError, ShapeError
 from kernels.gaussian_bin import bin_splats
 from kernels.gaussian_project import project
 from kernels.gaussian_raster import Picture, rasterize
@@ -217,6 +217,11 @@ def test_the_door_teaches() -> None:
         rasterize(splats, opacities, colours.double(), tiles)
     with pytest.raises(ShapeError, match="tiles: expected lists for 1 frames of 2x2 tiles"):
         rasterize(splats, opacities, colours, replace(tiles, height=20, width=30))
+    fewer = Splats(means[:, :2], conics[:, :2], case.depths[:, :2], case.extents[:, :2])
+    with pytest.raises(ShapeError, match="and 2 splats, got 1 lists of 4"):
+        rasterize(fewer, opacities[:, :2], colours[:, :2], tiles)
+    with pytest.raises(DeviceError, match="opacities: expected a tensor on cpu like the others, got meta"):
+        rasterize(splats, opacities.to("meta"), colours, tiles)
     with pytest.raises(ShapeError, match="CPU draws tiles of 16"):
         rasterize(splats, opacities, colours, bin_splats(splats, opacities, 8, 8, tile=8))
 
