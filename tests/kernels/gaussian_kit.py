@@ -26,13 +26,23 @@ class Scene:
         return Scene(**fields, camera=camera)
 
 
-def make_scene(frames: int, splats: int, height: int, width: int, channels: int = 3, size: float = 0.3, seed: int = 0) -> Scene:
-    """A cloud about the origin, seen by cameras that step back and turn; some splats are off screen or behind."""
+def make_scene(
+    frames: int, splats: int, height: int, width: int, channels: int = 3, size: float = 0.3, seed: int = 0, kind: str = "mixed"
+) -> Scene:
+    """A cloud about the origin, seen by cameras that step back and turn; some splats are off screen or behind.
+
+    Kinds: "mixed"; "solid": a third has an opacity of 1, no other less than 0.6, the first fills the view; "veil": all 0.2.
+    """
     random = torch.Generator().manual_seed(seed)
     means = torch.randn(frames, splats, 3, generator=random) * 1.5
     quats = torch.randn(1, splats, 4, generator=random)
     scales = torch.rand(1, splats, 3, generator=random) * size
     opacities = torch.rand(1, splats, generator=random)
+    if kind == "solid":
+        opacities.clamp_(min=0.6)[:, ::3] = 1.0
+        means[:, 0], scales[:, 0] = 0.0, size
+    elif kind == "veil":
+        opacities.fill_(0.2)
     colours = torch.rand(1, splats, channels, generator=random)
     background = torch.rand(frames, channels, generator=random)
     turn, _ = torch.linalg.qr(torch.eye(3) + 0.2 * torch.randn(frames, 3, 3, generator=random))

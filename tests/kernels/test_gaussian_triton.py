@@ -19,24 +19,23 @@ from kernels.gaussian_raster.reference import raster_reference
 from tests.kernels.gaussian_kit import close, make_scene
 
 ROOT = Path(__file__).resolve().parents[2]
-# frames, splats, height, width, channels, tile, size; the interpreter needs about 5 ms a splat and tile
+Shape = tuple[int, int, int, int, int, int, float, str]
+# frames, splats, height, width, channels, tile, size, kind; the interpreter needs about 5 ms a splat and tile
 SCENES = {
-    "empty": (1, 0, 3, 4, 3, 16, 0.3),
-    "one_pixel": (1, 1, 1, 1, 3, 16, 0.3),
-    "odd": (2, 25, 17, 33, 3, 16, 0.25),
-    "small_tiles": (1, 12, 9, 20, 1, 8, 0.3),
-    "many_colours": (1, 15, 11, 13, 16, 16, 0.3),
-    "deep": (1, 90, 5, 6, 3, 16, 2.0),
+    "empty": (1, 0, 3, 4, 3, 16, 0.3, "mixed"),
+    "one_pixel": (1, 1, 1, 1, 3, 16, 0.3, "mixed"),
+    "odd": (2, 25, 17, 33, 3, 16, 0.25, "mixed"),
+    "small_tiles": (1, 12, 9, 20, 1, 8, 0.3, "mixed"),
+    "many_colours": (1, 15, 11, 13, 16, 16, 0.3, "mixed"),
+    "solid": (1, 5, 17, 33, 3, 16, 4.0, "solid"),
+    "deep": (1, 120, 5, 6, 3, 16, 3.0, "veil"),
 }
-OVERFLOW = ("short", (1, 10, 17, 20, 3, 16, 0.4))
+OVERFLOW = ("short", (1, 10, 17, 20, 3, 16, 0.4, "mixed"))
 
 
-def scene_tensors(shape: tuple[int, int, int, int, int, int, float], capacity: int, solid: bool) -> dict[str, Tensor]:
-    frames, splats, height, width, channels, tile, size = shape
-    scene, random = make_scene(frames, splats, height, width, channels, size), torch.Generator().manual_seed(2)
-    if solid:
-        scene.opacities.clamp_(min=0.5)
-        scene.opacities[:, ::3] = 1.0
+def scene_tensors(shape: Shape, capacity: int) -> dict[str, Tensor]:
+    frames, splats, height, width, channels, tile, size, kind = shape
+    scene, random = make_scene(frames, splats, height, width, channels, size, 0, kind), torch.Generator().manual_seed(2)
     shapes = {
         "grad_out": (frames, height, width, channels),
         "grad_alpha": (frames, height, width),
@@ -55,8 +54,8 @@ def scene_tensors(shape: tuple[int, int, int, int, int, int, float], capacity: i
 
 @pytest.fixture(scope="module")
 def scenes() -> dict[str, dict[str, Tensor]]:
-    found = {name: scene_tensors(shape, 4000, name == "deep") for name, shape in SCENES.items()}
-    found[OVERFLOW[0]] = scene_tensors(OVERFLOW[1], 9, False)
+    found = {name: scene_tensors(shape, 4000) for name, shape in SCENES.items()}
+    found[OVERFLOW[0]] = scene_tensors(OVERFLOW[1], 9)
     return found
 
 
@@ -120,7 +119,7 @@ def test_the_raster_equals_reference_and_numba_path(
     numbers = [scene[k].double() for k in ("opacities", "colours", "background")]
     wanted = raster_reference(*(found[k].double() for k in ("means", "conics", "depths", "extents")), *numbers, height, width)
     sure = wanted[2] > 1e-4
-    tolerance = 3e-4 if name == "deep" else 1e-5  # a dark tile is left early
+    tolerance = 1.5e-4 if name == "deep" else 1e-5  # a dark tile is left early
     close("out", found["out"] * sure[..., None], wanted[0] * sure[..., None], tolerance)
     close("alpha", found["alpha"] * sure, wanted[1] * sure, tolerance)
     splats = [found[k] for k in ("means", "conics", "depths", "extents")]
@@ -129,7 +128,8 @@ def test_the_raster_equals_reference_and_numba_path(
     out, alpha = gaussian_raster(*inputs, *lists, height, width, 16)
     close("out", found["out"], out, tolerance)
     grads = gaussian_raster_backward(*inputs, *lists, out, alpha, scene["grad_out"], scene["grad_alpha"], 16)
-    close("gradients", found["raster"], grads, 3e-3 if name == "deep" else 1e-4)
+    for column in range(grads.shape[2]):  # moments of different order differ in size
+        close(f"gradient {column}", found["raster"][..., column], grads[..., column], 3e-3 if name == "deep" else 2e-4)
 
 
 def test_lists_that_were_cut_never_look_like_a_picture(interpreted: dict[str, Tensor]) -> None:
