@@ -285,6 +285,7 @@ def _ready_track(path: Path) -> _Track:
     def packets_of(container: av.container.OutputContainer) -> Packets:
         with open_input(path) as source:
             target = container.add_stream_from_template(source.streams[index])
+            target.bit_rate = SOUND_BIT_RATE  # the header says what was asked for, as without the detour
         return _copied_packets(path, index, target, None)
 
     return _Track(rate, note, packets_of)
