@@ -20,9 +20,8 @@ from ray.util.metrics import Gauge
 from deployments.engines.registry import ENGINES, get_engine
 from deployments.engines.replica import EngineReplica, device_memory
 from deployments.engines.scaling import ReplicaSettings
-from deployments.errors import LipSyncError
 from serve_app.api import create_api
-from serve_app.api.services import ApiSettings, EngineState, Services
+from serve_app.api.services import EngineState, Services
 from serve_app.jobs.store import open_jobs
 from serve_app.media_store import MediaStore
 from serve_app.router import SLOTS, Router
@@ -169,6 +168,3 @@ def run(args: ServeArgs, host: str, port: int) -> None:
     finally:
         serve.shutdown()
         ray.shutdown()
-
-
-__all__ = ["ApiSettings", "Ingress", "LipSyncError", "build", "run"]
