@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Motion, Patch, Span, Track
-from deployments.engines.video_rewrite.bank import load_bank
 from deployments.engines.video_rewrite.engine import VideoRewrite
-from deployments.engines.video_rewrite.motion import track_coefficients
 from deployments.face.crop import CropTransform, crop_transforms
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER, Landmarker, roi_of_points
 from deployments.face.track import track_clip
 from deployments.media.decode import decode
 from deployments.media.probe import probe
+from deployments.motion.dubbing import track_coefficients
 from deployments.quality.metrics import flicker_energy, landmark_distance, psnr, sharpness
+from deployments.retrieval.bank import load_bank
 
 SIDE = 256
 LIPS = [*LIPS_OUTER, *LIPS_INNER]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from deployments.contracts import Motion, Patch, Span
-from deployments.engines.video_rewrite.bank import load_bank
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.engines.video_rewrite.engine import VideoRewrite
-from deployments.engines.video_rewrite.motion import track_coefficients
-from deployments.engines.video_rewrite.select import select, successors
 from deployments.errors import NoFaceError
 from deployments.face.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP, Landmarker, roi_of_points
 from deployments.media.decode import decode
+from deployments.motion.dubbing import track_coefficients
+from deployments.retrieval.bank import load_bank
+from deployments.retrieval.select import select, successors
 
 
 def own_motion(talking) -> Motion:

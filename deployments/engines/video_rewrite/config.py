@@ -1,21 +1,14 @@
-"""Settings of the engine; every figure says why."""
+"""Settings of the engine: those of the retrieval, which is all that it does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deployments.retrieval.config import RetrievalConfig
+
 
 @dataclass(frozen=True)
-class VideoRewriteConfig:
+class VideoRewriteConfig(RetrievalConfig):
     """Frozen settings; part of the avatar's digest."""
 
-    bank_bytes: int = 600 << 20  # pictures kept on disk per avatar
-    neighbours: int = 5  # frames blended; more makes teeth double and soft
-    candidates: int = 32  # per frame, for the path through the bank
-    pose_weight: float = 0.25  # eye distances per radian of head turn in the retrieval distance
-    appearance_weight: float = 0.35  # pull towards smooth change of the mouth's look, against nearest shape
-    spread: float = 0.5  # share of the nearest distance that halves a neighbour's weight
     texture_gain: float = 1.0  # share of the nearest frame's fine texture; less of it is softer and flickers less
-    code_size: int = 12  # mouth appearance code
-    code_side: int = 32  # pixels of the stabilised mouth thumbnail behind the code
-    margin: int = 12  # pixels around the mesh in stored pictures

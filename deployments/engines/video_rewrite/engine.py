@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from deployments.contracts import Avatar, Clip, EngineLimits, Motion, Patch, Picture, Progress, Span, Speech, Track, no_progress
-from deployments.engines.video_rewrite.bank import load_bank
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
-from deployments.engines.video_rewrite.fit import fit_bank
-from deployments.engines.video_rewrite.motion import speech_motion
-from deployments.engines.video_rewrite.plan import PlanKey, plan_of
+from deployments.engines.video_rewrite.fit import fit_avatar
+from deployments.engines.video_rewrite.motion import animate
+from deployments.engines.video_rewrite.render import render_patch
+from deployments.retrieval.plan import PlanKey, plan_of
 
-VERSION = 1
+VERSION = 2
 
 
 class VideoRewrite:
@@ -33,14 +33,13 @@ class VideoRewrite:
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Store the template's lower faces into the folder `out`."""
-        out.mkdir(parents=True, exist_ok=True)
-        fit_bank(clip, track, out, self.config, progress)
+        fit_avatar(clip, track, out, self.config, progress)
         key = json.dumps([self.name, VERSION, clip.digest, asdict(self.config)], sort_keys=True)
         return Avatar(self.name, out, hashlib.sha256(key.encode()).hexdigest())
 
     def animate(self, speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: dict[str, Any]) -> Motion:
         """Lip motion of the avatar's person for all frames of the clip."""
-        return speech_motion(speech, clip, track, load_bank(avatar.path).stable, options)
+        return animate(speech, clip, track, avatar, options)
 
     def render(
         self, avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, span: Span
@@ -48,4 +47,4 @@ class VideoRewrite:
         """Patches of the span's frames."""
         plan = plan_of(PlanKey(avatar, motion, track, self.config))
         for picture in pictures:
-            yield plan.patch(picture)
+            yield render_patch(plan, picture, self.config)

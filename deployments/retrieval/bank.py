@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from deployments.face.mesh import FaceMesh
 from deployments.face.retarget import ShapeModel
 
-TENSORS, PIXELS, META = "bank.safetensors", "pictures.u8", "avatar.json"
+TENSORS, PIXELS, META = "bank.safetensors", "pictures.u8", "bank.json"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.engines.video_rewrite.bank import Bank
-from deployments.engines.video_rewrite.config import VideoRewriteConfig
+from deployments.retrieval.bank import Bank
+from deployments.retrieval.config import RetrievalConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Choice:
     weights: NDArray[np.float32]  # [T, n], sum 1
 
 
-def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: VideoRewriteConfig) -> Choice:
+def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: RetrievalConfig) -> Choice:
     """Choose for wanted coefficients [T, K] under head angles [T, 3].
 
     A Viterbi path over the nearest candidates trades the distance of the shape against a jump of the mouth's look
@@ -35,7 +35,7 @@ def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32],
 
 
 def distances(
-    bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: VideoRewriteConfig
+    bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: RetrievalConfig
 ) -> NDArray[np.float32]:
     """Retrieval distance [T, F] in eye distances: lip shape and head turn."""
     here = np.concatenate([wanted, config.pose_weight * angles], axis=1)
@@ -44,9 +44,7 @@ def distances(
     return np.sqrt(np.maximum(square, 0)).astype(np.float32)
 
 
-def viterbi(
-    bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], config: VideoRewriteConfig
-) -> NDArray[np.int64]:
+def viterbi(bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], config: RetrievalConfig) -> NDArray[np.int64]:
     """Index [T] into the candidates of each frame of the cheapest path."""
     follower = successors(bank)
     total = cost[0].astype(np.float64)
@@ -73,7 +71,7 @@ def successors(bank: Bank) -> NDArray[np.int64]:
 
 
 def blend_rows(
-    bank: Bank, distance: NDArray[np.float32], near: NDArray[np.int64], path: NDArray[np.int64], config: VideoRewriteConfig
+    bank: Bank, distance: NDArray[np.float32], near: NDArray[np.int64], path: NDArray[np.int64], config: RetrievalConfig
 ) -> Choice:
     """The path's picture and the neighbours that look like it, weighted by distance."""
     count = min(config.neighbours, near.shape[1])

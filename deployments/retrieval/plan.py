@@ -6,21 +6,21 @@ import hashlib
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deployments.contracts import Avatar, Motion, Patch, Picture, Track
-from deployments.engines.video_rewrite.bank import Bank, load_bank
-from deployments.engines.video_rewrite.config import VideoRewriteConfig
-from deployments.engines.video_rewrite.motion import track_coefficients
-from deployments.engines.video_rewrite.render import render_patch
-from deployments.engines.video_rewrite.select import Choice, select
+from deployments.contracts import Avatar, Motion, Track
 from deployments.face.pose import CanonicalFaces, canonical
 from deployments.face.retarget import retarget
+from deployments.motion.dubbing import track_coefficients
+from deployments.retrieval.bank import Bank, load_bank
+from deployments.retrieval.config import RetrievalConfig
+from deployments.retrieval.select import Choice, select
 
 
 class PlanKey:
     """What a plan is made of; equal keys have equal plans."""
 
-    def __init__(self, avatar: Avatar, motion: Motion, track: Track, config: VideoRewriteConfig) -> None:
+    def __init__(self, avatar: Avatar, motion: Motion, track: Track, config: RetrievalConfig) -> None:
         self.avatar, self.motion, self.track, self.config = avatar, motion, track, config
         content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
         for array in (motion.coefficients, motion.weight, track.landmarks, track.usable):
@@ -43,8 +43,8 @@ def plan_of(key: PlanKey) -> Plan:
 class Plan:
     """All that is decided before the first pixel: targets and pictures of every frame of the job."""
 
-    def __init__(self, bank: Bank, motion: Motion, track: Track, config: VideoRewriteConfig) -> None:
-        self.bank, self.config = bank, config
+    def __init__(self, bank: Bank, motion: Motion, track: Track, config: RetrievalConfig) -> None:
+        self.bank = bank
         self.row = np.full(len(track.usable), -1)
         active = track.usable & (motion.weight > 0)
         if not active.any():
@@ -60,10 +60,11 @@ class Plan:
         self.target = retarget(bank.shape, bank.mesh, bank.mesh.vertices(self.faces.points), own, wanted)
         self.choice: Choice = select(bank, wanted, self.faces.angles(), config)
 
-    def patch(self, picture: Picture) -> Patch | None:
-        """The patch of one frame; None where nothing is to change."""
-        row = int(self.row[picture.index])
-        if row < 0:
-            return None
-        pixels = self.faces.to_pixels(self.target[row], row)[:, :2]
-        return render_patch(self.bank, picture, pixels, self.choice.rows[row], self.choice.weights[row], self.config)
+    def row_of(self, frame: int) -> int | None:
+        """Row of a frame in `target` and `choice`; None where nothing is to change."""
+        row = int(self.row[frame])
+        return row if row >= 0 else None
+
+    def pixels(self, row: int) -> NDArray[np.float32]:
+        """Target vertices [U, 2] in pixels."""
+        return self.faces.to_pixels(self.target[row], row)[:, :2]

@@ -1,0 +1,98 @@
+"""Remembered pictures seen through the mesh of another moment: the training-free picture that every engine starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.face.composite import two_band
+from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+from deployments.retrieval.bank import Bank
+from kernels.mesh_warp import MeshRaster, rasterize
+
+FEATHER = 0.03  # eye distances: sigma of the mask's blur
+EVEN = 2  # windows start on even pixels, where chroma samples lie
+SMALLEST = 8  # pixels a side
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the lower face goes in one frame: a window at (x, y), its mesh raster, and how much of it shows [h, w]."""
+
+    x: int
+    y: int
+    raster: MeshRaster
+    alpha: NDArray[np.float32]
+
+
+def place(bank: Bank, target: NDArray[np.float32], size: tuple[int, ...]) -> Place | None:
+    """The place of mesh vertices `target` [U, 2] (pixels) in a picture of `size` (height, width); None if off screen."""
+    box = mesh_box(bank, target, size)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
+    alpha = soft_mask(bank, raster, target)
+    rows, columns = shown(alpha)
+    return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns])
+
+
+def soft_mask(bank: Bank, raster: MeshRaster, target: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mask [h, w] of the mesh's vertex alphas, softened in proportion to the face and zero outside the mesh."""
+    eyes = target[LEFT_EYE_OUTER] - target[RIGHT_EYE_OUTER]
+    sigma = max(0.8, FEATHER * float(np.hypot(*eyes)))
+    mask = cv2.GaussianBlur(raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0], (0, 0), sigma)
+    mask[(raster.index < 0) | (mask < 1 / 255)] = 0
+    return mask
+
+
+def shown(alpha: NDArray[np.float32]) -> tuple[slice, slice]:
+    """Rows and columns, from even starts, that hold all of alpha > 0 (and at least one pixel)."""
+    parts = []
+    for axis in (1, 0):
+        used = np.flatnonzero(alpha.max(axis=axis) > 0)
+        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        parts.append(slice(first // EVEN * EVEN, last + 1))
+    return parts[0], parts[1]
+
+
+def mesh_box(bank: Bank, target: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """Even-aligned box x0, y0, x1, y1 of the vertices that show, inside the picture."""
+    used = target[np.unique(bank.mesh.triangles)]
+    low = np.floor(used.min(0)).astype(int) // EVEN * EVEN
+    high = np.ceil(used.max(0)).astype(int) + 1
+    x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
+    x1, y1 = min(shape[1], int(high[0])), min(shape[0], int(high[1]))
+    return (x0, y0, x1, y1) if min(x1 - x0, y1 - y0) >= SMALLEST else None
+
+
+def blend(
+    bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: NDArray[np.float32], gain: float
+) -> NDArray[np.float32]:
+    """Weighted mean of the warped pictures with `gain` of the first one's fine texture [h, w, 3].
+
+    Only the coarse band of the others shows, so they are warped at half size.
+    """
+    nearest = warp(bank, raster, int(rows[0]), cv2.INTER_CUBIC)
+    height, width = raster.index.shape
+    half = raster.window(slice(0, height, 2), slice(0, width, 2))
+    others = np.zeros((*half.index.shape, 3), np.float32)
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        cv2.scaleAdd(warp(bank, half, int(row), cv2.INTER_LINEAR), float(weight), others, others)
+    return two_band(weights[0] * nearest + enlarge(others, width, height), nearest, gain)
+
+
+def enlarge(half: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """A picture of every second pixel at full size; sample (i, j) stays at pixel (2i, 2j)."""
+    matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(half, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def warp(bank: Bank, raster: MeshRaster, row: int, interpolation: int) -> NDArray[np.float32]:
+    """A bank picture seen through the target mesh [h, w, 3] float32; pixels outside the mesh mean nothing."""
+    source = raster.values(bank.vertices[row], fill=0.0)
+    return cv2.remap(bank.pictures[row], source, None, interpolation, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
