@@ -170,7 +170,7 @@ def track_face(clip: Clip, face: str, cache: Cache, executor: Executor, progress
 
 def fit_avatar(name: str, tracked: Tracked, cache: Cache, executor: Executor, progress: Progress) -> Avatar:
     """What the engine learns of the person, once per clip, face and engine."""
-    rooms = ("deployments/face", "deployments/motion", f"deployments/engines/{name}", "kernels")
+    rooms = ("deployments/face", "deployments/motion", "deployments/retrieval", f"deployments/engines/{name}", "kernels")
     key = digest_of("avatar", tracked.key, name, code_version(rooms))
 
     def fit(folder: Path) -> Avatar:
