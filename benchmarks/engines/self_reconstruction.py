@@ -1,18 +1,14 @@
-"""How well the engine shows mouths that it has not seen, when it is told exactly where the lips are.
+"""How well an engine shows mouths that it has not seen, when it is told exactly where the lips are.
 
 Temporal split: the avatar is fitted on the first part of a clip and renders the rest from the clip's own landmarks.
 Measured in the stabilised 256-pixel face crop, so that clips of any size compare:
 mask = PSNR in the hull below the nose base, dilated 9 px and 8 px downwards; shown = PSNR where the rendered picture
 weighs more than half (nothing outside can flatter it); mouth = PSNR in the lip box + 4 px; lmd = mean distance of the
 40 lip points of the re-tracked result in % of the outer-eye distance; sharp and flicker = result over truth, 1 = equal.
-
-    python -m benchmarks.self_reconstruction FOLDER_OF_CLIPS [--save PNG_FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -22,11 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Motion, Patch, Span, Track
-from deployments.engines.video_rewrite.engine import VideoRewrite
+from deployments.contracts import Clip, Motion, Patch, Span, Track
+from deployments.engines.registry import get_engine
 from deployments.face.crop import CropTransform, crop_transforms
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER, Landmarker, roi_of_points
-from deployments.face.track import track_clip
 from deployments.media.decode import decode
 from deployments.media.probe import probe
 from deployments.motion.dubbing import track_coefficients
@@ -55,6 +50,14 @@ SPLITS = (
 )
 
 
+def split_of(stem: str, frames: int) -> Split:
+    """The split of a clip: a fixed one for those of the reference figures, else the first 80 % and the rest."""
+    known = {split.stem: split for split in SPLITS}
+    stride = 1 + frames // 600  # long clips: every second frame
+    count = -(-frames // stride)
+    return known.get(stem, Split(stem, stride, count * 4 // 5, 0))
+
+
 @dataclass(frozen=True)
 class View:
     """One test frame in the crop: result, truth, regions."""
@@ -66,15 +69,17 @@ class View:
     mouth: tuple[slice, slice]
 
 
-def reconstruct(path: Path, split: Split, save: Path | None = None) -> dict[str, float]:
-    """Figures of one clip."""
+def reconstruct(path: Path, split: Split, name: str, track: Track, save: Path | None = None) -> dict[str, float]:
+    """Figures of the engine called `name` on one clip with its track (`track_clip(clip, passes=3)`)."""
     clip = probe(path)
-    track = track_clip(clip, passes=3)
     frames = np.arange(0, clip.frames, split.stride)
+    frames = frames[track.usable[frames]]
     fit, test = frames[: split.train], frames[split.train :][: split.test or None]
-    engine = VideoRewrite()
+    engine = get_engine(name)
     with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
         avatar = engine.fit(clip, only(track, fit), Path(folder))
+        fit_seconds = time.process_time() - started
         coefficients = track_coefficients(track, load_bank(avatar.path).stable)
         motion = Motion(coefficients, np.isin(np.arange(clip.frames), test).astype(np.float32))
         judged = only(track, test) if split.stride > 1 else track
@@ -82,6 +87,15 @@ def reconstruct(path: Path, split: Split, save: Path | None = None) -> dict[str,
         started = time.process_time()
         patches = list(engine.render(avatar, motion, decode(clip, span), judged, span))
         milliseconds = (time.process_time() - started) / len(test) * 1000
+    views, lmd = seen(clip, track, span, patches)
+    if save is not None:
+        sheet(views, save / f"{split.stem}-{name}.png")
+    cost = {"fit_cpu_s": fit_seconds, "render_cpu_ms": milliseconds, "test_frames": len(views)}
+    return {**figures(views), "lmd": lmd, **cost}
+
+
+def seen(clip: Clip, track: Track, span: Span, patches: list[Patch | None]) -> tuple[list[View], float]:
+    """Test frames with and without the patch, and the mean lip distance of the re-tracked result in percent."""
     crops = crop_transforms(track.landmarks, SIDE)
     views, lmd = [], []
     landmarker = Landmarker()
@@ -94,9 +108,7 @@ def reconstruct(path: Path, split: Split, save: Path | None = None) -> dict[str,
         found, _ = landmarker.points(out, roi_of_points(points), passes=3)
         share, _ = landmark_distance(found[None, LIPS, :2], points[None, LIPS, :2], points[None, [33, 263], :2])
         lmd.append(float(share[0]))
-    if save is not None:
-        sheet(views, save / f"{split.stem}.png")
-    return {**figures(views), "lmd": float(np.mean(lmd)), "render_cpu_ms": milliseconds, "test_frames": len(views)}
+    return views, float(np.mean(lmd))
 
 
 def only(track: Track, frames: NDArray[np.int64]) -> Track:
@@ -155,20 +167,3 @@ def sheet(views: list[View], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.hstack([np.vstack([v.truth[112:], v.out[112:]]) for v in chosen])
     cv2.imwrite(str(path), cv2.cvtColor(rows, cv2.COLOR_RGB2BGR))
-
-
-def main() -> None:
-    """Command line; the last line is JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clips", type=Path)
-    parser.add_argument("--save", type=Path)
-    options = parser.parse_args()
-    results = {}
-    for split in SPLITS:
-        results[split.stem] = reconstruct(options.clips / f"{split.stem}.mp4", split, options.save)
-        print(split.stem, {name: round(value, 2) for name, value in results[split.stem].items()}, flush=True)
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main()
