@@ -149,7 +149,8 @@ def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = Fal
     options = set(request.options) - set(get_engine(request.engine).limits().options)
     if options:
         raise OptionError(f"{request.engine} does not know the option {', '.join(sorted(options))}")
-    loaded = [(source.segment, load_source(source, request.voice)) for source in request.speech]
+    cut = request.sync_mode == "cut_off"
+    loaded = [(source.segment, load_source(source, request.voice, clip, cut)) for source in request.speech]
     placed = [(segment, speech) for segment, speech in loaded if segment is not None]
     whole = seconds_of(loaded[0][1])
     plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers, streams)

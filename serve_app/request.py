@@ -15,17 +15,35 @@ from serve_app.planner import SyncMode
 
 Quality = Literal["high", "lossless", "small"]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v")
+SLOT_MODES = ("silence", "cut_off")  # speech too long for a slot is refused, or ends with it
 FREE_FACTOR = 3  # chunks, the joined file, and air
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A part of what is said in a slot: words, words whose sounds `ipa` tells, or a recording of them."""
+
+    text: str = ""
+    ipa: str = ""
+    audio: Path | None = None
+
+
+@dataclass(frozen=True)
 class SpeechSource:
-    """New speech for the whole clip (no segment) or for a part of it: a sound file or a text, not both."""
+    """New speech for the whole clip (no segment) or for a part of it: one of a sound file, a text, and pieces.
+
+    Pieces are said one after the other, and fitted to their segment and to the clip's own sound around it.
+    """
 
     audio: Path | None = None
     text: str | None = None
     segment: Segment | None = None
     voice: str | None = None  # of this text; None: the request's
+    pieces: tuple[Piece, ...] = ()
+
+    def files(self) -> list[Path]:
+        """Recordings that are read."""
+        return [path for path in (self.audio, *(piece.audio for piece in self.pieces)) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -66,15 +84,19 @@ def check_request(request: SyncRequest) -> None:
     if not request.speech:
         raise OptionError("expected new speech, got none; give --audio FILE or --text WORDS")
     for source in request.speech:
-        if (source.audio is None) == (source.text is None):
+        if sum([source.audio is not None, source.text is not None, bool(source.pieces)]) != 1:
             raise OptionError("expected either a sound file or a text, got both or none")
-        if source.audio is not None:
-            check_input(source.audio, "sound")
+        if source.pieces and source.segment is None:
+            raise OptionError("expected a segment for what is said in pieces; give start and end")
+        for path in source.files():
+            check_input(path, "sound")
     if len(request.speech) > 1 and any(source.segment is None for source in request.speech):
         raise OptionError("expected a segment with every speech when there are several; give start and end")
     if not 0 <= request.expression <= 2:
         raise OptionError(f"expected an expression of 0 to 2, got {request.expression:g}")
-    inputs = [request.clip, *(source.audio for source in request.speech if source.audio)]
+    if any(source.pieces for source in request.speech) and request.sync_mode not in SLOT_MODES:
+        raise OptionError(f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {request.sync_mode}")
+    inputs = [request.clip, *(path for source in request.speech for path in source.files())]
     check_output(request.out, inputs)
 
 

@@ -3,27 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deployments.contracts import Clip, Segment, Speech
 from deployments.errors import SpeechError
-from serve_app.request import SpeechSource
+from serve_app.request import Piece, SpeechSource
+
+if TYPE_CHECKING:
+    from deployments.audio.slot import Surroundings
 
 RATE = 48000  # what is put into the output; the motion part resamples for itself
 MAX_SECONDS = 4 * 3600
 
 
-def load_source(source: SpeechSource, voice: str) -> Speech:
-    """Read or speak one source: mono. Raises SpeechError or MediaError."""
+def load_source(source: SpeechSource, voice: str, clip: Clip | None = None, cut: bool = False) -> Speech:
+    """Read or speak one source: mono. `cut`: what is too long for its slot ends with it. Raises SpeechError or MediaError."""
+    if source.pieces:
+        assert clip is not None, "slots are parts of a clip"
+        return speak_slot(source, voice, clip, cut)
     if source.text is not None:
         from deployments.audio.tts import synthesize
 
         return check(synthesize(source.text, source.voice or voice), "the spoken text")
     assert source.audio is not None
     return read_speech(source.audio)
+
+
+def speak_slot(source: SpeechSource, voice: str, clip: Clip, cut: bool) -> Speech:
+    """What is said in a slot, as long as the slot and sounding like the clip. Raises SpeechError or MediaError."""
+    from deployments.audio.slot import fit_to_slot
+
+    assert source.segment is not None
+    segment, name = source.segment, source.voice or voice
+    around = surroundings(clip.path, clip.digest, int(clip.pts[0]) * clip.time_base)
+    seed = int(segment.start * 1000)
+    try:
+        return fit_to_slot(lambda speed: say(source.pieces, name, speed), segment.end - segment.start, around, cut, seed)
+    except SpeechError as error:
+        raise SpeechError(f"slot at {float(segment.start):g} s: {error}") from None
+
+
+@lru_cache(maxsize=4)
+def surroundings(path: Path, digest: str, start: Fraction) -> Surroundings | None:
+    """How a clip sounds; None for a silent one. Kept, since every slot of every customer asks for the same."""
+    from deployments.audio.slot import listen
+    from deployments.media.sound import read_sound
+
+    try:
+        return listen(read_sound(path, RATE, origin=start), RATE)
+    except SpeechError:
+        return None
+
+
+def say(pieces: Sequence[Piece], name: str, speed: float) -> Speech:
+    """Pieces one after the other at 48 kHz: words by the voice, recordings at another tempo."""
+    from deployments.audio.slot import join
+    from deployments.audio.voice import Words, voice_named
+    from deployments.media.tempo import change_tempo
+
+    voice, said = voice_named(name), []
+    for recorded, group in groupby(pieces, key=lambda piece: piece.audio):
+        if recorded is None:
+            spoken = voice.say([Words(piece.text, piece.ipa) for piece in group], speed)
+            said.append(replace(spoken, samples=at_rate(spoken, RATE), rate=RATE))
+        else:
+            said.append(Speech(change_tempo(read_speech(recorded).samples, RATE, speed), RATE))
+    return join(said)
 
 
 def read_speech(path: Path) -> Speech:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,15 @@ def synthesize(text: str, voice: str = "default") -> Speech:
     return Speech(samples=samples, rate=RATE, text=text, phonemes=phonemes)
 
 
-def check_text(text: str, voice: str = "default") -> None:
-    """Raise SpeechError unless the voice exists and can speak the text."""
+def check_voice(voice: str) -> None:
+    """Raise SpeechError for a voice that does not exist."""
     if voice not in VOICES:
         raise SpeechError(f"expected a voice of {', '.join(VOICES)}, got {voice!r}; leave the voice out or give a sound file")
+
+
+def check_text(text: str, voice: str = "default") -> None:
+    """Raise SpeechError unless the voice exists and can speak the text."""
+    check_voice(voice)
     if not text.strip():
         raise SpeechError("expected text to speak, got none; write a sentence or give a sound file")
     if len(text) > LONGEST_TEXT:
@@ -60,6 +66,16 @@ def check_text(text: str, voice: str = "default") -> None:
 
 def speak(text: str, speed: float = 1.0, seed: int = 0) -> tuple[NDArray[np.float32], Phonemes]:
     """Samples [N] at 24 kHz and phoneme timings of text that passed `check_text`. `speed` 0.5 (slow) to 2."""
+    return speak_sounds(sounds_of(text), speed, seed)
+
+
+def sounds_of(text: str) -> list[str]:
+    """Phonemes of text, one string per sentence."""
+    return list(_voice().phonemize(text))
+
+
+def speak_sounds(sentences: Sequence[str], speed: float = 1.0, seed: int = 0) -> tuple[NDArray[np.float32], Phonemes]:
+    """Like `speak`, of phonemes in the voice's alphabet (misaki)."""
     from hibari import dsp
 
     voice = _voice()
@@ -67,7 +83,7 @@ def speak(text: str, speed: float = 1.0, seed: int = 0) -> tuple[NDArray[np.floa
     parts: list[NDArray[np.float32]] = []
     timings: list[tuple[str, float, float]] = []
     offset = 0
-    for sentence in voice.phonemize(text):
+    for sentence in sentences:
         kept = [c for c in sentence if c in voice.vocab]
         ids = [0, *(voice.vocab[c] for c in kept), 0]
         if len(ids) < 3:

@@ -1,0 +1,192 @@
+"""`lipsync template …`, `lipsync personalize`: one filmed message for many, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.errors import OptionError
+from serve_app.planner import SyncMode
+from serve_app.request import Quality
+
+if TYPE_CHECKING:
+    from serve_app.cache import Cache
+    from serve_app.executor import Executor
+    from serve_app.script import Value
+
+Engine = Annotated[str, typer.Option("--engine", "-e", "--lip-sync-model", help="See `lipsync models`.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--var", "-v", help="NAME=WORDS, NAME=WORDS|ipa:SOUNDS or NAME=@recording.wav; may repeat."),
+]
+SlotMode = Annotated[
+    SyncMode, typer.Option(help="Too much for a slot: silence refuses it (default), cut_off ends it with the slot.")
+]
+
+template = typer.Typer(help="Filmed messages with slots: create, list, show, delete.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `lipsync` program."""
+    app.add_typer(template, name="template")
+    app.command()(personalize)
+
+
+@template.command("create")
+def create(
+    clip: Path,
+    script: Path,
+    name: Annotated[str, typer.Option(help="What it is called from now on.")],
+    engine: Engine = "video_rewrite",
+    face: Annotated[str, typer.Option(help="largest, speaking, a number from the left, or x,y,w,h in pixels.")] = "largest",
+    replace: Annotated[bool, typer.Option("--replace", help="Where the name is taken, forget the old one.")] = False,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Keep CLIP and SCRIPT (YAML) as a template; the person in it is learned once."""
+    from serve_app.cli import guarded, say
+
+    def work() -> None:
+        from serve_app.personalize import create_template
+        from serve_app.progress import Bars
+        from serve_app.templates import Templates
+
+        with machine(workers) as (cache, executor), Bars(quiet) as bars:
+            templates = Templates(cache.folder)
+            made = create_template(templates, name, (clip, script), engine, face, cache, executor, bars, replace)
+        say(f"{made.name}  {made.seconds:.1f} s, variables: {', '.join(made.script.slots())}")
+        for note in made.notes:
+            say(f"note: {note}")
+
+    guarded(work, debug)
+
+
+@template.command("list")
+def show_all(debug: Debug = False) -> None:
+    """All templates."""
+    from serve_app.cli import guarded, show
+
+    def work() -> None:
+        from deployments.settings import cache_folder
+        from serve_app.templates import Templates
+
+        rows = [
+            (t.name, f"{t.seconds:.1f} s", ", ".join(t.script.slots()), ", ".join(t.engines)) for t in Templates(cache_folder())
+        ]
+        show(("template", "length", "variables", "learned by"), rows)
+
+    guarded(work, debug)
+
+
+@template.command("show")
+def show_one(name: str, debug: Debug = False) -> None:
+    """What a template says, and what it must be told."""
+    from serve_app.cli import guarded, say
+
+    def work() -> None:
+        from deployments.settings import cache_folder
+        from serve_app.planner import describe
+        from serve_app.templates import Templates
+
+        found = Templates(cache_folder()).open(name)
+        say(f"{found.name}  {found.clip}  {found.seconds:.1f} s, face {found.face}, learned by {', '.join(found.engines)}")
+        for line in found.script.lines:
+            say(f"{describe(line.segment):>16}  {line.text}")
+        for slot in found.script.slots():
+            given = found.script.defaults.get(slot)
+            say(f"variable {slot}" + (f" = {given.text}" if given else ""))
+        for note in found.notes:
+            say(f"note: {note}")
+
+    guarded(work, debug)
+
+
+@template.command("delete")
+def delete(name: str, debug: Debug = False) -> None:
+    """Forget a template: its clip and its script."""
+    from serve_app.cli import guarded, say
+
+    def work() -> None:
+        from deployments.settings import cache_folder
+        from serve_app.templates import Templates
+
+        Templates(cache_folder()).delete(name)
+        say(f"{name} is gone")
+
+    guarded(work, debug)
+
+
+def personalize(
+    name: Annotated[str, typer.Argument(metavar="TEMPLATE")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")],
+    variables: Variables = None,
+    customer_name: Annotated[str | None, typer.Option(help="Short for --var customer_name=...")] = None,
+    destination: Annotated[str | None, typer.Option(help="Short for --var destination=...")] = None,
+    engine: Engine = "video_rewrite",
+    sync_mode: SlotMode = "silence",
+    quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
+    expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")] = 1.0,
+    report: Annotated[Path | None, typer.Option(help="Folder of a quality report; default: none.")] = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say a template for one customer."""
+    from serve_app.cli import guarded, say
+
+    def work() -> None:
+        from serve_app.personalize import Wanted
+        from serve_app.personalize import personalize as run
+        from serve_app.progress import Bars
+        from serve_app.templates import Templates
+
+        short = {"customer_name": customer_name, "destination": destination}
+        pairs = [*(variables or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+        values = read_variables(pairs)
+        wanted = Wanted(engine, sync_mode, quality, expression)
+        with machine(workers) as (cache, executor), Bars(quiet) as bars:
+            found = Templates(cache.folder).open(name)
+            job = run(found, values, out, wanted, cache, executor, bars, report)
+        say(f"{job.out}  {job.frames} frames, {job.patched} changed, {sum(job.seconds.values()):.1f} s")
+        if job.page is not None:
+            say(f"{job.page}  quality report")
+
+    guarded(work, debug)
+
+
+def read_variables(pairs: list[str]) -> dict[str, Value]:
+    """`NAME=VALUE` each; files are looked for from here. Raises OptionError, SpeechError or InputError."""
+    from serve_app.script import parse_value
+
+    values: dict[str, Value] = {}
+    for pair in pairs:
+        name, sign, words = pair.partition("=")
+        if not sign or not name.strip():
+            raise OptionError(f"expected a variable as NAME=VALUE, got {pair!r}")
+        if name.strip() in values:
+            raise OptionError(f"expected every variable once, got {name.strip()} again")
+        values[name.strip()] = parse_value(name.strip(), words, Path.cwd())
+    return values
+
+
+@contextmanager
+def machine(workers: int | None) -> Iterator[tuple[Cache, Executor]]:
+    """The cache and the processes of this machine."""
+    from deployments.settings import cache_folder
+    from serve_app.cache import open_cache
+    from serve_app.config import Settings
+    from serve_app.executor import make_executor
+
+    settings = Settings()
+    cache = open_cache(cache_folder())
+    cache.prune(settings.keep_days)
+    with make_executor(workers or settings.workers) as executor:
+        yield cache, executor

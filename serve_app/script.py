@@ -1,0 +1,221 @@
+"""A script: what is said in which part of a clip, with `{{slots}}` for what differs from customer to customer.
+
+    segments:
+      - {start: 3.2, end: 6.0, text: "Hello {{customer_name}}, your trip to {{destination}} is ready"}
+    defaults:
+      destination: Paris
+    voice: default
+
+`{{name|ipa:ˈʃɪvɔːn}}` gives the pronunciation of a slot; a value may bring its own: `Siobhan|ipa:ʃɪˈvɔːn`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deployments.contracts import Segment
+from deployments.errors import OptionError, SpeechError
+from serve_app.request import Piece, SpeechSource, check_input, segment
+
+SLOT = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:\|\s*ipa:\s*([^{}|]+?)\s*)?\}\}")
+LONGEST_VALUE = 200  # letters: a name, a place, a sentence
+LARGEST_SCRIPT = 1 << 20  # bytes
+MOST_SEGMENTS = 500
+MARKUP = "<>{}[]|\\`"
+INVISIBLE = ("Cf", "Cc", "Co", "Cs", "Cn")  # joiners, direction marks, control characters, private use
+SYMBOLS = ("So", "Sk")  # emoji and their skin tones: nothing that can be said
+FIELDS = {"segments", "defaults", "voice"}
+SEGMENT_FIELDS = {"start", "end", "text"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One segment of the clip and what is said in it."""
+
+    segment: Segment
+    text: str
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a caller puts in a slot: words, words with their pronunciation, or a recording."""
+
+    text: str = ""
+    ipa: str = ""
+    audio: Path | None = None
+
+
+@dataclass(frozen=True)
+class Script:
+    """Lines in the order they were written."""
+
+    lines: tuple[Line, ...]
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+    voice: str = "default"
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of all slots, in the order of their first use."""
+        return tuple(dict.fromkeys(found[1] for line in self.lines for found in SLOT.finditer(line.text)))
+
+    def fill(self, values: Mapping[str, Value]) -> tuple[SpeechSource, ...]:
+        """New speech for every line. Raises OptionError for a missing or an unknown variable."""
+        known = self.slots()
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise OptionError(f"expected variables of {named(known)}; got {named(unknown)}; check the spelling")
+        told = {**self.defaults, **values}
+        missing = [name for name in known if name not in told]
+        if missing:
+            raise OptionError(f"expected a value for {named(missing)}, got none; give --var {missing[0]}=...")
+        return tuple(SpeechSource(segment=line.segment, pieces=fill_line(line.text, told)) for line in self.lines)
+
+
+def read_script(path: Path) -> Script:
+    """Script from a YAML file. Raises InputError or OptionError."""
+    check_input(path, "script")
+    if path.stat().st_size > LARGEST_SCRIPT:
+        raise OptionError(f"expected a script of at most {LARGEST_SCRIPT >> 20} MiB, got {path.name}; is it the right file?")
+    try:
+        return parse_script(path.read_text(encoding="utf-8"), path.name)
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path.name}: expected UTF-8 text, got other bytes; save it as UTF-8") from error
+
+
+def parse_script(words: str, name: str = "script") -> Script:
+    """Script from YAML text. Raises OptionError that names the segment and what is wrong with it."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(words)
+    except yaml.YAMLError as error:
+        raise OptionError(f"{name}: expected YAML, got: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("segments"), list) or not found["segments"]:
+        raise OptionError(f"{name}: expected `segments:` with at least one `{{start, end, text}}`")
+    check_fields(name, found, FIELDS)
+    if len(found["segments"]) > MOST_SEGMENTS:
+        raise OptionError(f"{name}: expected at most {MOST_SEGMENTS} segments, got {len(found['segments'])}")
+    lines = tuple(parse_line(f"{name}, segment {k}", item) for k, item in enumerate(found["segments"], 1))
+    defaults = found.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        raise OptionError(f"{name}: expected `defaults:` as name: value, got {type(defaults).__name__}")
+    values = {str(key): parse_value(str(key), str(value)) for key, value in defaults.items()}
+    script = Script(lines, values, str(found.get("voice", "default")))
+    surplus = sorted(set(values) - set(script.slots()))
+    if surplus:
+        raise OptionError(f"{name}: expected defaults of {named(script.slots())}, got {named(surplus)}; check the spelling")
+    return script
+
+
+def parse_line(where: str, item: Any) -> Line:
+    """One segment. Raises OptionError."""
+    if not isinstance(item, dict):
+        raise OptionError(f"{where}: expected {{start, end, text}}, got {type(item).__name__}")
+    check_fields(where, item, SEGMENT_FIELDS)
+    missing = sorted(SEGMENT_FIELDS - set(item))
+    if missing:
+        raise OptionError(f"{where}: expected start, end and text, got no {named(missing)}")
+    text = str(item["text"]).strip()
+    rest = SLOT.sub("", text)
+    if "{{" in rest or "}}" in rest:
+        raise OptionError(
+            f"{where}: expected slots like {{{{customer_name}}}} or {{{{customer_name|ipa:...}}}}, got {text!r}; "
+            "a name has letters, digits and _"
+        )
+    if not text:
+        raise OptionError(f"{where}: expected words to say, got none")
+    for ipa in filter(None, (found[2] for found in SLOT.finditer(text))):
+        check_ipa(where, ipa)
+    check_plain(where, rest)
+    return Line(segment(str(item["start"]), str(item["end"])), text)
+
+
+def check_fields(where: str, item: Mapping[Any, Any], known: set[str]) -> None:
+    """Raise OptionError for a field that means nothing: a slip of the pen would be silent else."""
+    unknown = sorted(str(key) for key in item if key not in known)
+    if unknown:
+        raise OptionError(f"{where}: expected the fields {named(sorted(known))}, got {named(unknown)}")
+
+
+def parse_value(name: str, words: str, folder: Path | None = None) -> Value:
+    """A variable as a caller writes it: words, `words|ipa:sounds`, or `@file` of a recording.
+
+    Recordings are looked for beside `folder`; without one `@` is only a sign. Raises OptionError, SpeechError, InputError.
+    """
+    if folder is not None and words.startswith("@"):
+        path = folder / Path(words[1:]).expanduser()
+        check_input(path, f"sound ({name})")
+        return Value(audio=path)
+    text, mark, ipa = words.partition("|ipa:")
+    if mark:
+        check_ipa(name, ipa.strip())
+    return Value(clean(name, text), ipa.strip())
+
+
+def clean(name: str, words: str) -> str:
+    """Words as they are spoken: composed letters, single blanks, no emoji, no invisible signs.
+
+    Raises SpeechError for markup (a voice would read it aloud, or obey it), for too much, and for nothing that can be said.
+    """
+    check_plain(name, words)
+    kept = "".join(" " if sign.isspace() else sign for sign in unicodedata.normalize("NFC", words) if sayable(sign))
+    kept = " ".join(kept.split())
+    if len(kept) > LONGEST_VALUE:
+        raise SpeechError(f"{name}: expected at most {LONGEST_VALUE} letters, got {len(kept)}; shorten it")
+    if not any(sign.isalnum() for sign in kept):
+        raise SpeechError(f"{name}: expected something that can be said, got {words[:40]!r}; write it out in words")
+    return kept
+
+
+def check_plain(name: str, words: str) -> None:
+    """Raise SpeechError for markup."""
+    found = sorted(set(words) & set(MARKUP))
+    if found:
+        raise SpeechError(
+            f"{name}: expected plain words, got {' '.join(found)} in {words[:60]!r}; "
+            "markup is not understood: a pronunciation is written name|ipa:sounds"
+        )
+
+
+def check_ipa(name: str, ipa: str) -> None:
+    """Raise SpeechError for sounds that no voice here knows."""
+    from deployments.audio.voice import to_sounds
+
+    try:
+        to_sounds(ipa)
+    except SpeechError as error:
+        raise SpeechError(f"{name}: {error}") from None
+
+
+def sayable(sign: str) -> bool:
+    """Whether a character is more than a picture or a mark that nobody sees."""
+    category = unicodedata.category(sign)
+    variation = 0xFE00 <= ord(sign) <= 0xFE0F
+    return sign.isspace() or not (category in INVISIBLE or category in SYMBOLS or variation or sign == "⃣")
+
+
+def fill_line(text: str, values: Mapping[str, Value]) -> tuple[Piece, ...]:
+    """What is said, piece by piece. Words that need no special care become one piece with their surroundings."""
+    pieces: list[Piece] = []
+    words, last = "", 0
+    for found in SLOT.finditer(text):
+        words, last = words + text[last : found.start()], found.end()
+        value = values[found[1]]
+        ipa = "" if value.audio is not None else value.ipa or found[2] or ""
+        if value.audio is None and not ipa:
+            words += value.text
+            continue
+        pieces += [Piece(text=words)] if words.strip() else []
+        pieces.append(Piece(text=value.text, ipa=ipa, audio=value.audio))
+        words = ""
+    words += text[last:]
+    return tuple([*pieces, Piece(text=words)] if words.strip() else pieces)
+
+
+def named(names: Any) -> str:
+    """Names as a sentence has them."""
+    return ", ".join(names) or "none"
