@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from deployments import errors
+from deployments.aside import aside
 from deployments.contracts import Progress, no_progress
 from deployments.errors import Cancelled, InputError, LipSyncError, OptionError, OutputError
 from serve_app.request import SyncRequest, check_request
@@ -294,14 +295,10 @@ def cancel(client: httpx.Client, job_id: str) -> None:
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at `path` only once it is whole. Raises OutputError."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with aside.open("wb") as file:
+        with aside(path) as part, part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
     except OSError as error:
         raise OutputError(f"expected to write {path}, got {error.strerror or error}; free some space") from error
-    finally:
-        aside.unlink(missing_ok=True)

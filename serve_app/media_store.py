@@ -16,13 +16,12 @@ from typing import IO, Any
 
 import fsspec
 
+from deployments.aside import PARTS, aside
 from deployments.errors import InputError, LipSyncError, OptionError, OutputError
 from serve_app.whole_files import (
     FOLDER,
     MARKER,
-    PART,
     age_of,
-    aside,
     content_digest,
     copy_folder_whole,
     copy_whole,
@@ -134,7 +133,7 @@ class MediaStore:
         if self.local or not self.exists(key):
             raise missing(key)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with aside(place) as part:
+        with aside(place, durable=True) as part:
             self._ask(lambda: self._files.get_file(self._name(key), str(part)), key)
         return place
 
@@ -252,7 +251,7 @@ class MediaStore:
     def _sweep(self) -> int:
         """Delete what was being written when a process died."""
         gone = 0
-        for path in [*self.root.rglob(f"{PART}*"), *self.root.rglob(f"{FOLDER}*")]:
+        for path in [*self.root.rglob(PARTS), *self.root.rglob(f"{FOLDER}*")]:
             if (age_of(path) or 0.0) > ABANDONED_SECONDS:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)

@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
+from deployments.aside import aside, part_of, sync
 from deployments.errors import OutputError
 
 MARKER = "whole.marker"  # written last into a stored folder: without it the folder is not there
 BLOCK = 1 << 20
-PART, FOLDER = ".part-", ".folder-"  # how names of what is not whole begin
+FOLDER = ".folder-"  # how names of folders that are not whole begin
 
 
 def content_digest(path: Path) -> str:
@@ -42,25 +43,6 @@ def age_of(path: Path) -> float | None:
         return time.time() - path.stat().st_mtime
     except OSError:
         return None
-
-
-class aside:
-    """`with aside(place) as part`: write `part`; it becomes `place` if all went well, else nothing is left."""
-
-    def __init__(self, place: Path) -> None:
-        self._place, self._part = place, place.with_name(f"{PART}{uuid.uuid4().hex}")
-        self._part.touch(exist_ok=False)  # with the rights of any new file, unlike what tempfile makes
-
-    def __enter__(self) -> Path:
-        return self._part
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        try:
-            if kind is None:
-                os.replace(self._part, self._place)
-                sync(self._place.parent)
-        finally:
-            self._part.unlink(missing_ok=True)
 
 
 class folder_aside:
@@ -102,15 +84,6 @@ def new_folder(parent: Path) -> Path:
     return folder
 
 
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, would survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def keep_whole(path: Path) -> None:
     """Make sure of a file that was written in its place. Raises OutputError."""
     try:
@@ -125,7 +98,7 @@ def drop_old(place: Path, older_than: float) -> bool:
 
     The file is taken away first and looked at then: whoever comes later finds none and writes it again.
     """
-    taken = place.with_name(f"{PART}{uuid.uuid4().hex}")
+    taken = part_of(place)
     try:
         os.rename(place, taken)
     except FileNotFoundError:
@@ -143,7 +116,7 @@ def copy_whole(path: Path, place: Path) -> None:
     """Copy a file, on disk before it appears. Raises OutputError."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with aside(place) as part, path.open("rb") as source, part.open("wb") as target:
+        with aside(place, durable=True) as part, path.open("rb") as source, part.open("wb") as target:
             shutil.copyfileobj(source, target, BLOCK)
             target.flush()
             os.fsync(target.fileno())

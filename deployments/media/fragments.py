@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import heapq
 import io
-import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.aside import aside
 from deployments.contracts import Clip, Span
 from deployments.errors import OutputError, RenderError
 from deployments.media.container import open_input
@@ -42,20 +41,16 @@ def prepare_sound(clip: Clip, pts: NDArray[np.int64], sound: SoundPlan, out: Pat
     track = plan_track(clip, pts, sound)
     if track is None:
         return None
-    part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:
-        with av.open(str(part), "w", format="mp4", options=muxer_options(clip, "mp4", track.rate)) as container:
+        options = muxer_options(clip, "mp4", track.rate)
+        with aside(out) as part, av.open(str(part), "w", format="mp4", options=options) as container:
             packets = track.packets(container)
             if track.note:
                 container.metadata["comment"] = track.note
             for packet in packets:
                 container.mux(packet)
-        os.replace(part, out)
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(f"expected to write {out}, got: {error}; check the folder and the disk") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return out
 
 
@@ -82,15 +77,11 @@ def make_fragment(
         # the muxer chose the time scales with its header: 1/24000 also where the clip counts in 1001/24000
         starts = {index + 1: round(begin / container.streams[index].time_base) for index, begin in begins.items()}
     data = _numbered(buffer.getvalue(), starts, span.start, keep_header=first)
-    part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:
-        part.write_bytes(data)
-        os.replace(part, out)
+        with aside(out) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise OutputError(f"expected to write {out}, got: {error}; check the folder and the disk") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _scales(clip: Clip) -> dict[str, str]:
@@ -120,9 +111,7 @@ def _first_time(sound: Path) -> Fraction:
         return next(Fraction(p.pts * p.time_base) for p in container.demux(stream) if p.size and p.pts is not None)
 
 
-def _pictures(
-    clip: Clip, chunk: Path, span: Span, clock: _Clock, container: av.container.OutputContainer
-) -> Packets:
+def _pictures(clip: Clip, chunk: Path, span: Span, clock: _Clock, container: av.container.OutputContainer) -> Packets:
     """The chunk's packets with their final times; the stream is added before the first is asked for."""
     with open_input(chunk) as source:
         stream = container.add_stream_from_template(source.streams.video[0])

@@ -6,7 +6,6 @@ import heapq
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.aside import aside
 from deployments.contracts import Clip
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.container import open_input
@@ -64,17 +64,13 @@ def stitch(
     pts = np.asarray(pts, np.int64)
     if len(pts) == 0 or np.any(np.diff(pts) <= 0):
         raise RenderError(f"expected strictly increasing time stamps, got {len(pts)} with steps that do not rise")
-    part = out.with_name(f".{out.stem}.{os.getpid()}.part{out.suffix}")
     try:
-        _write(clip, [Path(chunk) for chunk in chunks], pts, sound, part, kind, metadata or {}, ready)
-        os.replace(part, out)
+        with aside(out) as part:
+            _write(clip, [Path(chunk) for chunk in chunks], pts, sound, part, kind, metadata or {}, ready)
     except LipSyncError:
         raise
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(f"expected to write {out}, got: {error}; check the folder, the disk and the format") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _check_output(clip: Clip, out: Path) -> str:

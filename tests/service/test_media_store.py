@@ -252,12 +252,12 @@ def test_a_file_that_comes_again_while_the_collector_runs_stays(store: MediaStor
 
 def test_the_collector_sweeps_what_dead_processes_left(stores: Stores) -> None:
     store = stores.open()
-    for name in ("inputs/.part-dead", "avatars/.folder-dead/model.npz"):
+    for name in ("inputs/.clip.dead.part.mp4", "jobs/a/.chunk.dead.part.m4s", "avatars/.folder-dead/model.npz"):
         dead = make(store.root, name)
         for path in (dead, dead.parent):
             os.utime(path, (time.time() - OLD,) * 2)
-    alive = make(store.root, "inputs/.part-alive")
-    assert store.collect(set(), 3600, ("inputs",)) == 2
+    alive = make(store.root, "inputs/.clip.alive.part.mp4")
+    assert store.collect(set(), 3600, ("inputs",)) == 3
     assert [path for path in store.root.rglob("*") if path.is_file()] == [alive]
 
 
