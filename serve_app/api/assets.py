@@ -11,10 +11,10 @@ from serve_app.api.auth import Owner
 from serve_app.api.errors import ApiError
 from serve_app.api.inputs import Checked, Intake, Kind, is_picture
 from serve_app.api.schemas import AssetAnswer, AssetList, AssetRequest, Deleted, show_asset
-from serve_app.api.services import Door, Services, run_check
+from serve_app.api.services import Door, Services
 from serve_app.api.submit import parse
-from serve_app.api.uploads import Form, read_form
-from serve_app.api.videos import body_of
+from serve_app.api.take import body_of, take
+from serve_app.api.uploads import Form
 from serve_app.jobs.records import Asset
 
 router = APIRouter(prefix="/v1", tags=["assets"])
@@ -23,9 +23,7 @@ router = APIRouter(prefix="/v1", tags=["assets"])
 @router.post("/assets", openapi_extra=body_of("AssetRequest", ("file",)))
 async def create_asset(request: Request, services: Door, owner: Owner) -> AssetAnswer:
     """Store a video, a sound or a picture."""
-    count = request.app.state.metrics.count_upload
-    async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
-        return show_asset(await run_check(request, keep, services, form, owner))
+    return show_asset(await take(request, services, keep, owner))
 
 
 @router.get("/assets")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from starlette.concurrency import run_in_threadpool
 
 from serve_app.api.auth import Owner
 from serve_app.api.listing import page_of
 from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, show_job
-from serve_app.api.services import Door, run_check
+from serve_app.api.services import Door
 from serve_app.api.submit import submit_avatar
-from serve_app.api.uploads import read_form
-from serve_app.api.videos import admit, body_of, caller_of, forget, job_of
+from serve_app.api.take import body_of, take_job
+from serve_app.api.videos import forget, job_of
 
 router = APIRouter(prefix="/v1", tags=["avatars"])
 KINDS = ("avatar",)
@@ -22,10 +21,7 @@ KINDS = ("avatar",)
 @router.post("/avatars", openapi_extra=body_of("AvatarRequest", ("video",)))
 async def create_avatar(request: Request, services: Door, owner: Owner) -> JobAnswer:
     """Queue the fit of a person. The id can be used once its status is `completed`."""
-    await run_in_threadpool(admit, services)
-    count = request.app.state.metrics.count_upload
-    async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
-        return show_job(await run_check(request, submit_avatar, services, form, caller_of(request, owner)))
+    return show_job(await take_job(request, services, owner, submit_avatar))
 
 
 @router.get("/avatars")

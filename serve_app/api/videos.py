@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from serve_app.api.auth import Owner
-from serve_app.api.errors import ApiError
 from serve_app.api.listing import page_of
 from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, VideoRequest, show_job
-from serve_app.api.services import Door, Services, run_check
-from serve_app.api.submit import Caller, submit_video
-from serve_app.api.uploads import read_form
+from serve_app.api.services import Door, Services
+from serve_app.api.submit import submit_video
+from serve_app.api.take import body_of, take_job
 from serve_app.jobs.records import FINAL, Job, JobNotFound
 
 router = APIRouter(prefix="/v1", tags=["videos"])
 KINDS = ("video", "portrait")
 POLL_MILLISECONDS = "500"
-
-
-def body_of(schema: str, files: tuple[str, ...]) -> dict[str, Any]:
-    """What the OpenAPI page says of a body that we read ourselves."""
-    reference = {"$ref": f"#/components/schemas/{schema}"}
-    parts = {name: {"type": "string", "format": "binary"} for name in files}
-    both = {"allOf": [reference, {"type": "object", "properties": parts}]}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": reference}, "multipart/form-data": {"schema": both}},
-        }
-    }
-
-
-def admit(services: Services) -> None:
-    """Refuse new work while the service cannot take it. Raises ApiError with Retry-After."""
-    settings = services.settings
-    reason = services.ready()
-    if reason is not None:
-        raise ApiError(
-            f"the service is not ready: {reason}; try again", 503, "not_ready", retry_after=settings.retry_after_seconds
-        )
-    queued = services.jobs.counts().get("queued", 0)
-    if queued >= settings.max_queue:
-        raise ApiError(
-            f"expected fewer than {settings.max_queue} waiting jobs, got {queued}; try again later",
-            429,
-            "queue_full",
-            retry_after=settings.retry_after_seconds,
-        )
-
-
-def caller_of(request: Request, owner: str) -> Caller:
-    """What the head of a request says."""
-    return Caller(owner, request.state.request_id, request.headers.get("idempotency-key"))
 
 
 def job_of(services: Services, job_id: str, owner: str, kinds: tuple[str, ...]) -> Job:
@@ -68,10 +30,7 @@ def job_of(services: Services, job_id: str, owner: str, kinds: tuple[str, ...]) 
 @router.post("/videos", openapi_extra=body_of("VideoRequest", ("video", "image", "audio", "input_reference")))
 async def create_video(request: Request, services: Door, owner: Owner) -> JobAnswer:
     """Queue a job. Answers 200 with the job as soon as its inputs are checked."""
-    await run_in_threadpool(admit, services)
-    count = request.app.state.metrics.count_upload
-    async with read_form(request, services.incoming, services.settings.max_upload_bytes, count) as form:
-        return show_job(await run_check(request, submit_video, services, form, caller_of(request, owner)))
+    return show_job(await take_job(request, services, owner, submit_video))
 
 
 @router.get("/videos")

@@ -89,6 +89,12 @@ class JobStore(AssetTable, Outbox):
             raise IdempotencyConflict(f"expected the same request again under the key {key!r}, got another; use a new key")
         return str(found.job)
 
+    def knows_key(self, owner: str, key: str) -> bool:
+        """Whether a request with this idempotency key made a job that is still there."""
+        mine = sa.and_(idempotency.c.owner == owner, idempotency.c.key == key)
+        with self._read() as db:
+            return db.execute(sa.select(idempotency.c.job).where(mine)).first() is not None
+
     def get(self, id: str, owner: str | None = None) -> Job:
         """One job. Raises JobNotFound, also for another owner's."""
         with self._read() as db:

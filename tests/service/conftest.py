@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import pytest
 import sqlalchemy as sa
 
+from serve_app.jobs.store import JobStore, open_jobs
 from serve_app.media_store import MediaStore
+
+_SPEC = importlib.util.spec_from_file_location("jobs_kit", Path(__file__).with_name("jobs_kit.py"))
+jobs_kit = sys.modules.setdefault("jobs_kit", importlib.util.module_from_spec(_SPEC))
+if not hasattr(jobs_kit, "LEASE"):
+    _SPEC.loader.exec_module(jobs_kit)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +58,20 @@ def jobs_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         connection.exec_driver_sql(f"CREATE SCHEMA {name}")
     server.dispose()
     return f"{address}&options=-csearch_path%3D{name}"
+
+
+@pytest.fixture
+def clock() -> Any:
+    """The job table's clock, to be set."""
+    return jobs_kit.Clock()
+
+
+@pytest.fixture
+def jobs(jobs_url: str, clock: Any) -> Iterator[JobStore]:
+    """An empty job table of each kind, under that clock."""
+    opened = open_jobs(jobs_url, clock)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,21 @@ def test_a_full_queue_and_an_unready_service_say_when_to_come_again(tmp_path: Pa
         assert client.post("/v1/videos", json=body).status_code == 200
 
 
+def test_a_request_that_was_taken_is_answered_again_also_while_no_new_one_is(tmp_path: Path, face_clip: Path) -> None:
+    with kit.serving(tmp_path, max_queue=1) as server, server.client() as client:
+        asset = client.post("/v1/assets", files={"file": face_clip.read_bytes()}).json()["id"]
+        body, mine = {"model": "fake", "video": asset, "text": "Hello."}, {"Idempotency-Key": "order-7"}
+        first = client.post("/v1/videos", json=body, headers=mine).json()
+        for trouble in ([], ["fake is starting"]):
+            server.why_not_ready.extend(trouble)
+            assert client.post("/v1/videos", json=body, headers=mine).json()["id"] == first["id"]
+            other = {**body, "text": "Goodbye."}
+            kit.refusal(client.post("/v1/videos", json=other, headers=mine), 409, "idempotency_conflict")
+            new = client.post("/v1/videos", json=body, headers={"Idempotency-Key": "order-8"})
+            kit.refusal(new, 503 if trouble else 429)
+        assert len(client.get("/v1/videos").json()["data"]) == 1
+
+
 def test_operators_see_jobs_requests_and_bytes(tmp_path: Path, face_clip: Path) -> None:
     with kit.serving(tmp_path) as server, server.client() as client:
         files = {"video": face_clip.read_bytes()}
