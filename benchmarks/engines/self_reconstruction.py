@@ -96,7 +96,8 @@ def reconstruct(path: Path, split: Split, name: str, track: Track, save: Path | 
 
 def seen(clip: Clip, track: Track, span: Span, patches: list[Patch | None]) -> tuple[list[View], float]:
     """Test frames with and without the patch, and the mean lip distance of the re-tracked result in percent."""
-    crops = crop_transforms(track.landmarks, SIDE)
+    rows = np.flatnonzero(track.usable)
+    crops = dict(zip(rows.tolist(), crop_transforms(track.landmarks[rows], SIDE), strict=True))
     views, lmd = [], []
     landmarker = Landmarker()
     for picture, patch in zip(decode(clip, span), patches, strict=True):

@@ -21,6 +21,7 @@ class Bank:
     """F remembered frames; pictures are a read-only memory map."""
 
     frames: NDArray[np.int32]  # [F] index in the clip
+    corner: NDArray[np.int32]  # [F, 2] x, y of the stored picture in its frame
     vertices: NDArray[np.float32]  # [F, U, 2] pixels inside the stored picture
     coefficients: NDArray[np.float32]  # [F, K]
     angles: NDArray[np.float32]  # [F, 3] radians
@@ -34,8 +35,8 @@ class Bank:
 def save_bank(bank: Bank, folder: Path, info: dict[str, object]) -> None:
     """Write all but the pictures (they are written while fitting)."""
     tensors = {
-        "frames": bank.frames, "vertices": bank.vertices, "coefficients": bank.coefficients, "angles": bank.angles,
-        "code": bank.code, "stable": bank.stable, "triangles": bank.mesh.triangles, "ring": bank.mesh.ring,
+        "frames": bank.frames, "corner": bank.corner, "vertices": bank.vertices, "coefficients": bank.coefficients,
+        "angles": bank.angles, "code": bank.code, "stable": bank.stable, "triangles": bank.mesh.triangles, "ring": bank.mesh.ring,
         "reach": bank.mesh.reach, "alpha": bank.mesh.alpha, "shape_mean": bank.shape.mean, "shape_basis": bank.shape.basis,
     }  # fmt: skip
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / TENSORS)
@@ -49,4 +50,6 @@ def load_bank(folder: Path) -> Bank:
     pictures = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
     mesh = FaceMesh(t["triangles"], t["ring"], t["reach"], t["alpha"])
     model = ShapeModel(t["shape_mean"], t["shape_basis"])
-    return Bank(t["frames"], t["vertices"], t["coefficients"], t["angles"], t["code"], pictures, t["stable"], mesh, model)
+    return Bank(
+        t["frames"], t["corner"], t["vertices"], t["coefficients"], t["angles"], t["code"], pictures, t["stable"], mesh, model
+    )

@@ -41,6 +41,7 @@ def fill_bank(clip: Clip, track: Track, folder: Path, config: RetrievalConfig, p
     pictures, code = store_pictures(clip, usable[kept], corner, size, track, folder, config, progress)
     bank = Bank(
         frames=usable[kept].astype(np.int32),
+        corner=corner.astype(np.int32),
         vertices=(pixels[kept] - corner[:, None]).astype(np.float32),
         coefficients=coefficients[kept],
         angles=faces.angles()[kept],

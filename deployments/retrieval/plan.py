@@ -56,9 +56,9 @@ class Plan:
         self.faces: CanonicalFaces = canonical(track.landmarks[kept], bank.stable)
         own = track_coefficients(track, bank.stable)[kept]
         weight = motion.weight[kept, None]
-        wanted = ((1 - weight) * own + weight * motion.coefficients[kept]).astype(np.float32)
-        self.target = retarget(bank.shape, bank.mesh, bank.mesh.vertices(self.faces.points), own, wanted)
-        self.choice: Choice = select(bank, wanted, self.faces.angles(), config)
+        self.wanted = ((1 - weight) * own + weight * motion.coefficients[kept]).astype(np.float32)
+        self.target = retarget(bank.shape, bank.mesh, bank.mesh.vertices(self.faces.points), own, self.wanted)
+        self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config)
 
     def row_of(self, frame: int) -> int | None:
         """Row of a frame in `target` and `choice`; None where nothing is to change."""
