@@ -70,6 +70,7 @@ class ChunkTask:
     encode: EncodeOptions
     out: Path
     stream: StreamTask | None = None  # None: nobody watches while it is made
+    copied: bool = False  # the source's own packets: nothing changes in whole closed groups
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
     _one_thread()
     started = time.monotonic()
     try:
-        patched = _render(task, tick)
+        patched = _copy(task, tick) if task.copied else _render(task, tick)
         if task.stream is not None:
             _fragment(task, task.stream)
     except LipSyncError:
@@ -115,6 +116,14 @@ def write_quality_report(task: ReportTask, progress: Progress) -> Path:
 
     found = evaluate(task.out, task.clip, task.facts, progress, load_track(task.track))
     return write_report(found, task.folder)
+
+
+def _copy(task: ChunkTask, tick: Tick) -> int:
+    from deployments.media.smart import copy_chunk
+
+    assert task.encode.match is not None, "copied packets need the header that new ones share with them"
+    tick(copy_chunk(task.clip, task.span, task.encode.match, task.out))
+    return 0
 
 
 def _fragment(task: ChunkTask, stream: StreamTask) -> None:

@@ -75,9 +75,16 @@ class Cache:
         """Delete a finished job's chunks."""
         shutil.rmtree(self.folder / "jobs" / key, ignore_errors=True)
 
+    def still(self, key: str) -> Path:
+        """Folder of chunks in which nothing changes: all jobs of a clip share them."""
+        folder = self.folder / "still" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        return folder
+
     def prune(self, days: int) -> None:
-        """Delete jobs that nobody went on with for `days` days."""
-        for folder in (self.folder / "jobs").glob("*"):
+        """Delete jobs that nobody went on with, and unchanged chunks that nobody used, for `days` days."""
+        for folder in (*(self.folder / "jobs").glob("*"), *(self.folder / "still").glob("*")):
             if time.time() - folder.stat().st_mtime > days * DAY:
                 shutil.rmtree(folder, ignore_errors=True)
 

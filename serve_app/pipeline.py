@@ -40,6 +40,7 @@ from deployments.worker import (
 )
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
 from serve_app.executor import Executor
+from serve_app.filmed import keep_filmed
 from serve_app.planner import Plan, check_clip, cut_at, make_plan
 from serve_app.request import SyncRequest, check_request, check_room
 from serve_app.speech import fit_length, load_source, on_clip, seconds_of
@@ -67,6 +68,8 @@ class JobReport:
     patched: int = 0
     chunks: list[tuple[int, int]] = field(default_factory=list)
     reused_chunks: int = 0
+    copied: int = 0  # frames whose packets are the source's
+    note: str = ""  # why none are, where a job with segments could have had some
     seconds: dict[str, float] = field(default_factory=dict)  # wall time per stage
     motion: dict[str, Any] = field(default_factory=dict)
     page: Path | None = None  # the quality report
@@ -120,7 +123,9 @@ def run_sync(
         motion = make_motion(request, speech, plan, tracked, avatar)
     key = job_key(request, plan, motion, avatar, tracked)
     with job.stage("render"):
-        tasks = chunk_tasks(request, plan, motion, avatar, tracked, cache.job(key))
+        folder = cache.job(key)
+        still = folder if watch.streams else cache.still(still_key(request, plan, clip))
+        tasks = chunk_tasks(request, plan, motion, avatar, tracked, folder, still)
         ready = early.result() if early is not None else None
         if early is not None:
             tasks = streamed(tasks, plan, ready)
@@ -156,7 +161,7 @@ def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = Fal
     plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers, streams)
     plan = replace(plan, spans=cut_at(request.edges, len(plan.timeline.order)) or plan.spans)
     if placed:
-        return on_clip(clip, placed), plan
+        return on_clip(clip, placed), keep_filmed(request, clip, plan, workers, streams)
     return fit_length(loaded[0][1], plan.timeline.duration), plan
 
 
@@ -213,24 +218,38 @@ def as_output(tracked: Tracked, plan: Plan) -> tuple[Clip, Track]:
 def job_key(request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked) -> str:
     """What makes chunks of two runs interchangeable: all that reaches a worker, and the code."""
     content = [plan.timeline.order.tobytes().hex(), motion.coefficients.tobytes().hex(), motion.weight.tobytes().hex()]
-    return digest_of("job", tracked.key, avatar.digest, request.engine, request.quality, content, code_version())
+    encode = str(encoding(request, plan))
+    return digest_of("job", tracked.key, avatar.digest, request.engine, encode, content, code_version())
+
+
+def still_key(request: SyncRequest, plan: Plan, clip: Clip) -> str:
+    """What makes chunks in which nothing changes interchangeable between all jobs of a clip."""
+    rooms = ("deployments/media", "deployments/worker.py", "deployments/contracts.py")
+    return digest_of("still", clip.digest, str(encoding(request, plan)), code_version(rooms))
+
+
+def encoding(request: SyncRequest, plan: Plan) -> EncodeOptions:
+    """How new pictures are encoded."""
+    return EncodeOptions(request.quality, plan.match)
 
 
 def chunk_tasks(
-    request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked, folder: Path
+    request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked, folder: Path, still: Path
 ) -> list[ChunkTask]:
-    """What the workers are told; the motion lies beside their chunks."""
+    """What the workers are told; the motion lies beside their chunks, those without changes in the folder `still`."""
     check_room(folder, tracked.clip.path.stat().st_size)
     motion_file = folder / "motion.safetensors"
     save_motion(motion, motion_file)
     filmed = plan.timeline.is_source(len(plan.timeline.order))
     order = None if filmed else plan.timeline.order
-    encode = EncodeOptions(quality=request.quality)
+    encode = encoding(request, plan)
+    places = [(span, chunk_path(still if plan.still(span) else folder, span)) for span in plan.spans]
     return [
         ChunkTask(
-            tracked.clip, span, order, request.engine, avatar, motion_file, tracked.file, encode, chunk_path(folder, span)
+            *(tracked.clip, span, order, request.engine, avatar, motion_file, tracked.file, encode, out),
+            copied=plan.match is not None and plan.still(span),
         )
-        for span in plan.spans
+        for span, out in places
     ]
 
 
@@ -311,17 +330,20 @@ def join(
 ) -> None:
     """Chunks and sound in one file, at its place when it is whole. Raises OutputError."""
     timed = replace(clip, time_base=plan.timeline.time_base)
-    stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request), ready)
+    stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request, plan), ready)
 
 
-def provenance(request: SyncRequest) -> dict[str, str]:
-    """Tags that say the mouth was changed by a program."""
-    return {"comment": f"The mouth in this video follows new speech; made with lipsync-serve, engine {request.engine}"}
+def provenance(request: SyncRequest, plan: Plan) -> dict[str, str]:
+    """Tags that say the mouth was changed by a program, and which pictures were only encoded again."""
+    words = f"The mouth in this video follows new speech; made with lipsync-serve, engine {request.engine}"
+    return {"comment": "; ".join(filter(None, (words, plan.note)))}
 
 
 def fill(job: JobReport, plan: Plan, motion: Motion, chunks: list[ChunkResult]) -> None:
     """The job's figures."""
     job.frames = len(plan.timeline.order)
+    job.copied = sum(len(span) for span in plan.spans if plan.match is not None and plan.still(span))
+    job.note = plan.note
     job.patched = sum(chunk.patched for chunk in chunks)
     job.chunks = [(chunk.span.start, chunk.span.stop) for chunk in chunks]
     job.motion = motion.info
@@ -331,7 +353,8 @@ def report_task(request: SyncRequest, job: JobReport, tracked: Tracked, plan: Pl
     """What the quality report needs to know beside the two files."""
     assert request.report is not None
     seconds = {f"seconds for {stage}": f"{spent:.1f}" for stage, spent in job.seconds.items()}
-    info = {"engine": request.engine, "sync mode": request.sync_mode, "frames changed": job.patched, **seconds}
+    pictures = {"pictures": job.note} if job.note else {"frames copied packet by packet": job.copied} if job.copied else {}
+    info = {"engine": request.engine, "sync mode": request.sync_mode, "frames changed": job.patched, **pictures, **seconds}
     facts: dict[str, Any] = {"borders": [start for start, _ in job.chunks], "info": {**info, **job.motion}}
     if not plan.timeline.is_source(tracked.clip.frames):
         facts["order"] = plan.timeline.order.tolist()

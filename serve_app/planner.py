@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
-from typing import Literal, get_args
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Clip, Segment, Span
 from deployments.errors import MediaError, OptionError
+
+if TYPE_CHECKING:
+    from deployments.media.encode import Match
 
 SyncMode = Literal["cut_off", "silence", "loop", "bounce", "remap"]
 SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
@@ -52,6 +55,12 @@ class Plan:
     weight: NDArray[np.float32]  # [T_out] 0 outside the segments, 1 inside, eased at their ends
     spans: tuple[Span, ...]  # consecutive, over output frames
     segments: tuple[Segment, ...]  # empty: the whole clip
+    match: Match | None = None  # how new pictures stand beside the source's own packets; None: all are encoded
+    note: str = ""  # why packets are not copied
+
+    def still(self, span: Span) -> bool:
+        """Whether nothing changes in a span."""
+        return not self.weight[span.start : span.stop].any()
 
 
 def check_clip(clip: Clip) -> None:
@@ -195,6 +204,28 @@ def ramp(frames: int, workers: int) -> tuple[Span, ...]:
         size = min(FIRST_FRAMES * (1 + number // workers), max(FIRST_FRAMES, rest // (2 * workers)), CHUNK_FRAMES)
         edges.append(frames if rest - size < MIN_CHUNK_FRAMES else edges[-1] + size)
     return tuple(Span(start, stop) for start, stop in pairwise(edges))
+
+
+def cut_around(changing: NDArray[np.bool_], entries: NDArray[np.int64], workers: int) -> tuple[Span, ...]:
+    """Consecutive spans in which all or none of the frames stay as they are; the borders lie at `entries`.
+
+    `changing` [T]: frames that cannot stay. Spans that stay are cut for no number of workers: other jobs have the same.
+    """
+    frames = len(changing)
+    edges = np.unique(np.concatenate([[0], entries, [frames]]))
+    groups = [(int(a), int(b), bool(changing[a:b].any())) for a, b in pairwise(edges)]
+    spans: list[Span] = []
+    for moves, run in groupby(groups, key=lambda group: group[2]):
+        members = list(run)
+        start, stop = members[0][0], members[-1][1]
+        if moves:
+            spans += [Span(start + part.start, start + part.stop) for part in split(stop - start, None, workers)]
+            continue
+        for _, end, _ in members:
+            if end - start >= CHUNK_FRAMES or end == stop:
+                spans.append(Span(start, end))
+                start = end
+    return tuple(spans)
 
 
 def cut_at(edges: Sequence[int], frames: int) -> tuple[Span, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from deployments.contracts import Clip
 from deployments.errors import OptionError, OutputError, RenderError
+from deployments.media.avc import encoder_header
 from deployments.media.container import open_input
 from deployments.media.decode import YuvPicture, working_format
 from deployments.media.probe import video_stream
@@ -34,10 +36,21 @@ LARGEST_RATE_DENOMINATOR = 1001  # a mean rate over a long clip has terms that F
 
 
 @dataclass(frozen=True)
+class Match:
+    """What new H.264 pictures must be like to stand beside a source's own packets; see `smart.py`."""
+
+    set_id: int  # number of their parameter sets, which the source does not use
+    profile: str
+    reorder: int  # frames that the source decodes ahead
+    header: bytes  # `avcC` with the parameter sets of both
+
+
+@dataclass(frozen=True)
 class EncodeOptions:
     """How pictures are encoded: near-transparent, bit-exact, or for sending around."""
 
     quality: Quality = "high"
+    match: Match | None = None
 
     def __post_init__(self) -> None:
         if self.quality not in (*CRF, "lossless"):
@@ -52,10 +65,23 @@ def encode_chunk(clip: Clip, pictures: Iterable[YuvPicture], options: EncodeOpti
     Raises OutputError where `out` cannot be written, RenderError where the encoder refuses.
     """
     frames = (picture.frame() for picture in pictures)
+    return _encode(frames, *stored_shape(clip), clip.color, options, out, pixel_shape(clip))
+
+
+def stored_shape(clip: Clip) -> tuple[tuple[int, int], str, Fraction]:
+    """Size, pixel format and mean rate of a clip's stored frames."""
     turned = clip.rotation in (90, 270)
     size = (clip.height, clip.width) if turned else (clip.width, clip.height)
-    rate = clip.average_rate.limit_denominator(LARGEST_RATE_DENOMINATOR)
-    return _encode(frames, size, working_format(clip), rate, clip.color, options, out, pixel_shape(clip))
+    return size, working_format(clip), clip.average_rate.limit_denominator(LARGEST_RATE_DENOMINATOR)
+
+
+def open_encoder(clip: Clip, options: EncodeOptions) -> av.VideoCodecContext:
+    """The encoder of `encode_chunk` by itself: its parameter sets are known before there are pictures."""
+    container = av.open(io.BytesIO(), "w", format="matroska")
+    stream = _add_stream(container, *stored_shape(clip), clip.color, options)
+    stream.codec_context.sample_aspect_ratio = pixel_shape(clip)
+    stream.codec_context.open()
+    return stream.codec_context
 
 
 def pixel_shape(clip: Clip) -> Fraction:
@@ -138,6 +164,8 @@ def _encode(
                 count += 1
             if count:
                 container.mux(stream.encode(None))
+        if options.match is not None:
+            _set_header(part, options.match)
         os.replace(part, out)
     except OSError as error:
         raise OutputError(f"expected to write {out}, got: {error.strerror}; check the folder and the disk") from error
@@ -147,6 +175,26 @@ def _encode(
         with suppress(OSError):
             part.unlink(missing_ok=True)
     return count
+
+
+def _set_header(chunk: Path, match: Match) -> None:
+    """Give a chunk the header that it shares with copied ones. Raises RenderError where its own sets are not in it."""
+    aside = chunk.with_name(f"{chunk.stem}.own{chunk.suffix}")
+    os.replace(chunk, aside)
+    try:
+        with open_input(aside) as source, av.open(str(chunk), "w", format="matroska") as target:
+            made = source.streams.video[0]
+            own = encoder_header(bytes(made.codec_context.extradata or b""))
+            if not all(unit in match.header for unit in own.sps + own.pps):
+                raise RenderError("expected the encoder to make the parameter sets it announced, got others; render again")
+            stream = target.add_stream_from_template(made)
+            stream.codec_context.extradata = match.header
+            for packet in source.demux(made):
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _add_stream(
@@ -176,10 +224,15 @@ def _add_stream(
 
 def _h264_options(options: EncodeOptions, period: int) -> dict[str, str]:
     params = f"keyint={period}:open-gop=0:stitchable=1"
+    extra: dict[str, str] = {}
+    if options.match is not None:
+        order = {0: ":bframes=0", 1: ":b-pyramid=none"}.get(options.match.reorder, "")
+        params += f":sps-id={options.match.set_id}{order}"
+        extra = {"profile": options.match.profile}
     if options.quality == "lossless":
         return {"preset": "superfast", "qp": "0", "x264-params": params}
     preset = "veryfast" if options.quality == "small" else "superfast"  # a third less time for twice the bits
-    return {"preset": preset, "crf": str(CRF[options.quality]), "x264-params": params}
+    return {"preset": preset, "crf": str(CRF[options.quality]), "x264-params": params, **extra}
 
 
 def _hevc_options(options: EncodeOptions, period: int) -> dict[str, str]:

@@ -1,0 +1,71 @@
+"""A filmed message at its smallest: a moving picture in closed groups, with a tone and a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+RATE = 48000
+FRAMES, PER_SECOND = 90, 30
+
+Film = Callable[..., Path]
+
+
+def picture(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Grey stripes that move two pixels a frame: every frame is another, and codecs like it."""
+    column = np.arange(width)[None, :] + 2 * number
+    row = np.arange(height)[:, None]
+    grey = 128 + 80 * np.sin(column / 9) * np.cos((row + number) / 13)
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Film:
+    """Make a clip whose every frame is another: codec, encoder options, size, container."""
+
+    def make(
+        name: str = "film.mp4",
+        codec: str = "libx264",
+        params: str = "keyint=15:scenecut=0:open-gop=0",
+        profile: str = "high",
+        size: tuple[int, int] = (128, 96),
+        pix_fmt: str = "yuv420p",
+        color: int = 2,
+    ) -> Path:
+        path = tmp_path / name
+        key = "x265-params" if codec == "libx265" else "x264-params"
+        options = {"preset": "veryfast", "crf": "24", key: params} | ({"profile": profile} if codec == "libx264" else {})
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=Fraction(PER_SECOND))
+            stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+            stream.codec_context.options = options
+            stream.codec_context.color_primaries = stream.codec_context.color_trc = stream.codec_context.colorspace = color
+            packets = []
+            for number in range(FRAMES):
+                frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format=pix_fmt)
+                frame.pts, frame.time_base = number, Fraction(1, PER_SECOND)
+                packets += stream.encode(frame)
+            for packet in [*packets, *stream.encode(None)]:
+                container.mux(packet)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def room() -> NDArray[np.float32]:
+    """Four seconds of 48 kHz: brown noise as the room has it, and two "words" of a tone, 30 dB louder."""
+    noise = np.cumsum(np.random.default_rng(3).standard_normal(4 * RATE))
+    noise = noise - np.convolve(noise, np.ones(400) / 400, mode="same")
+    samples = noise / noise.std() * 10 ** (-60 / 20)
+    time = np.arange(RATE) / RATE
+    word = 0.1 * np.sin(2 * np.pi * 220 * time) * np.hanning(RATE)
+    samples[RATE // 2 : RATE // 2 + RATE] += word
+    samples[5 * RATE // 2 : 7 * RATE // 2] += word
+    return samples.astype(np.float32)
