@@ -29,7 +29,7 @@ class QueuePolicy:
     Serve itself keeps the bounds and waits before it scales, up or down.
     """
 
-    def __init__(self, database: str = "", patience: float = 60.0, cost: float = 1.0) -> None:
+    def __init__(self, database: str = "", patience: float = 30.0, cost: float = 1.0) -> None:
         from serve_app.service.scaling import look_at
 
         self._look, self._patience, self._cost = look_at(database), patience, cost

@@ -40,7 +40,7 @@ class Speed:
     """What the work takes, and how soon it shall be done."""
 
     cost: float = 1.0  # seconds of one replica per second of video
-    patience: float = 60.0  # seconds in which all that waits shall be worked off
+    patience: float = 30.0  # seconds in which all that waits shall be worked off
 
 
 def wanted_replicas(load: Load, speed: Speed) -> int:
