@@ -20,3 +20,8 @@ def weights_mirror() -> str | None:
 def hub_endpoint() -> str:
     """Host of `hf:` sources (`HF_ENDPOINT`, the variable that the hub's own client reads)."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def inside_ray_job() -> bool:
+    """Whether this process was started by `ray job submit`, which tells it where its cluster is (`RAY_ADDRESS`)."""
+    return bool(os.environ.get("RAY_ADDRESS"))

@@ -35,8 +35,11 @@ template = typer.Typer(help="Filmed messages with slots: create, list, show, del
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the `lipsync` program."""
+    from serve_app.batch_command import register as register_batch
+
     app.add_typer(template, name="template")
     app.command()(personalize)
+    register_batch(app)
 
 
 @template.command("create")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,13 @@ def run_sync(
 
 def probe_clip(path: Path) -> Clip:
     """The clip, if an engine can use it. Raises MediaError."""
+    state = path.stat() if path.is_file() else None
+    return _probed(path, state and (state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@lru_cache(maxsize=8)
+def _probed(path: Path, state: tuple[int, int, int] | None) -> Clip:
+    """Kept while the file stays as it is: the rows of a batch ask for the same clip again and again."""
     clip = probe(path)
     check_clip(clip)
     return clip
@@ -231,6 +239,14 @@ def still_key(request: SyncRequest, plan: Plan, clip: Clip) -> str:
 def encoding(request: SyncRequest, plan: Plan) -> EncodeOptions:
     """How new pictures are encoded."""
     return EncodeOptions(request.quality, plan.match)
+
+
+def unchanged_chunks(request: SyncRequest, cache: Cache) -> list[Path]:
+    """Files of the chunks that all jobs of a clip share, made or not."""
+    clip = probe_clip(request.clip)
+    _, plan = plan_job(request, clip, 1)
+    folder = cache.still(still_key(request, plan, clip))
+    return [chunk_path(folder, span) for span in plan.spans if plan.still(span)]
 
 
 def chunk_tasks(

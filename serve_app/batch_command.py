@@ -1,0 +1,97 @@
+"""`lipsync batch`: a manifest of customers through one template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.errors import RenderError
+from serve_app.personalize_command import Debug, Engine, Quiet, SlotMode, Workers
+from serve_app.request import Quality
+
+if TYPE_CHECKING:
+    from serve_app.batches.run import Pool
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the `lipsync` program."""
+    app.command()(batch)
+
+
+def batch(
+    manifest: Annotated[str, typer.Argument(help="CSV, JSON lines or Parquet: a column per variable, and `id` if you like.")],
+    template: Annotated[str, typer.Option("--template", "-t", help="See `lipsync template list`.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or s3://bucket/prefix of the results and the table.")],
+    engine: Engine = "video_rewrite",
+    sync_mode: SlotMode = "silence",
+    quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
+    expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2.")] = 1.0,
+    store: Annotated[str | None, typer.Option(help="Where templates and avatars are; default: LIPSYNC_CACHE.")] = None,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Make the rows that can be made.")] = False,
+    workers: Workers = None,
+    ray: Annotated[
+        bool | None, typer.Option("--ray/--no-ray", help="Actors of a Ray cluster; default: inside a Ray job.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="Per actor; default: what the engine asks for, where the cluster has any now.")
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say a template for every row of MANIFEST. The same command again goes on where it was."""
+    from serve_app.cli import guarded, say
+
+    def work() -> None:
+        from deployments.settings import cache_folder, inside_ray_job
+        from serve_app.batches.rows import Place
+        from serve_app.batches.run import Batch, run_batch
+        from serve_app.cache import open_cache
+        from serve_app.personalize import Wanted
+        from serve_app.progress import Bars
+
+        here = open_cache(cache_folder()).folder
+        place = Place(template, store or str(here), out if "://" in out else str(Path(out).absolute()), here / "mirror")
+        asked = Batch(manifest_file(manifest, here), place, Wanted(engine, sync_mode, quality, expression), skip_invalid)
+        with pool_of(workers, inside_ray_job() if ray is None else ray, engine, gpus) as pool, Bars(quiet) as bars:
+            summary, results = run_batch(asked, pool, bars)
+        say(summary.line())
+        say(f"{place.out}/report.html")
+        failed = [result for result in results if result.status == "failed"]
+        if failed:
+            raise RenderError(f"{len(failed)} of {len(results)} rows failed, first {failed[0].name}: {failed[0].error}")
+
+    guarded(work, debug)
+
+
+def manifest_file(where: str, cache: Path) -> Path:
+    """A manifest as a file of this machine. Raises MediaMissing for one that the store does not have."""
+    if "://" not in where:
+        return Path(where)
+    from serve_app.media_store import MediaStore
+
+    folder, _, name = where.rpartition("/")
+    mirror = MediaStore(folder, cache / "mirror" / "manifests")
+    if not mirror.local:
+        (mirror.root / name).unlink(missing_ok=True)  # it may have changed since
+    return mirror.fetch(name)
+
+
+@contextmanager
+def pool_of(workers: int | None, ray: bool, engine: str, gpus: float | None = None) -> Iterator[Pool]:
+    """Local processes, or actors of a cluster."""
+    if ray:
+        from deployments.engines.registry import replica_settings
+        from serve_app.batch import RayPool
+
+        with RayPool(workers, replica_settings(engine).gpus, gpus) as actors:
+            yield actors
+        return
+    from serve_app.config import Settings
+    from serve_app.executor import make_executor
+
+    with make_executor(workers or Settings().workers) as executor:
+        yield executor

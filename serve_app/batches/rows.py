@@ -1,0 +1,225 @@
+"""One row of a batch, plain Python in whatever process: render, keep, write down. A row is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from deployments.errors import Cancelled, LipSyncError
+from deployments.records import write_json
+from serve_app.batches.manifest import Mistake, Row
+from serve_app.cache import Cache, digest_of
+from serve_app.executor import SerialExecutor
+from serve_app.media_store import MediaMissing, MediaStore
+from serve_app.personalize import Wanted, as_request, check_speech, personalize
+from serve_app.pipeline import probe_clip, unchanged_chunks
+from serve_app.script import Value
+from serve_app.service.store_cache import StoreCache
+from serve_app.templates import Template, Templates
+
+Status = Literal["done", "kept", "same", "failed", "invalid"]
+Tick = Callable[[int], None]
+CHECKED_AT_ONCE = 25  # rows whose speech one task tries
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are: URLs, so that another machine finds them too."""
+
+    template: str
+    cache: str  # templates, tracks, avatars
+    out: str  # results
+    mirror: Path  # local copies, where a URL is no folder
+
+
+@dataclass(frozen=True)
+class RowTask:
+    """What a worker is told of one row."""
+
+    place: Place
+    row: Row
+    wanted: Wanted
+    key: str  # what the result is made of
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """Rows whose speech shall be tried."""
+
+    place: Place
+    rows: tuple[Row, ...]
+    wanted: Wanted
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What became of a row."""
+
+    number: int
+    name: str
+    status: Status
+    key: str = ""
+    url: str = ""
+    thumbnail: str = ""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    frames: int = 0
+    changed: int = 0
+    copied: int = 0
+    note: str = ""
+    error: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def row_key(template: Template, row: Row, wanted: Wanted) -> str:
+    """Equal for rows that ask for the same file. A newer program keeps what an older one made for a batch."""
+    script = [(str(line.segment), line.text) for line in template.script.lines]
+    values = {name: told(value) for name, value in sorted({**template.script.defaults, **row.values}.items())}
+    return digest_of("row", template.digest, template.face, template.script.voice, script, values, asdict(wanted))
+
+
+def told(value: Value) -> Any:
+    """A variable by its content."""
+    if value.audio is None:
+        return [value.text, value.ipa]
+    with value.audio.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def render_row(task: RowTask, tick: Tick) -> RowResult:
+    """Make one row's file, its thumbnail and its record. Only Cancelled is raised; all else is the row's own failure."""
+    started, busy = time.monotonic(), time.process_time()
+    number, name = task.row.number, task.row.name
+    try:
+        done = make_row(task, tick)
+    except Cancelled:
+        raise
+    except LipSyncError as error:
+        done = RowResult(number, name, "failed", task.key, error=str(error))
+    except Exception as error:  # noqa: BLE001 a row must never end the batch
+        done = RowResult(number, name, "failed", task.key, error=f"{type(error).__name__}: {error}")
+    done = replace(done, seconds=round(time.monotonic() - started, 3), cpu_seconds=round(time.process_time() - busy, 3))
+    if done.status == "done":
+        write_record(task.place, done)
+    tick(1)
+    return done
+
+
+def make_row(task: RowTask, tick: Tick) -> RowResult:
+    """Render into the store's folder, then keep. Raises the errors of `deployments.errors`."""
+    from deployments.media.thumbnail import write_thumbnail
+
+    store, cache = open_store(task.place), open_cache_at(task.place)
+    template = open_template(task.place)
+    name = task.row.name
+    video, picture = f"{name}.mp4", f"thumbnails/{name}.jpg"
+    for key in (video, picture):
+        (store.root / key).parent.mkdir(parents=True, exist_ok=True)
+    job = personalize(template, task.row.values, store.root / video, task.wanted, cache, SerialExecutor(), lambda *_: tick(0))
+    first = template.script.lines[0].segment
+    write_thumbnail(probe_clip(job.out), (first.start + first.end) / 2, store.root / picture)
+    store.put(store.root / picture, picture)
+    store.put(job.out, video)
+    figures = {key: float(value) for key, value in job.motion.items() if isinstance(value, (int, float))}
+    return RowResult(
+        *(task.row.number, name, "done", task.key, url_of(task.place, video), picture),
+        frames=job.frames,
+        changed=job.patched,
+        copied=job.copied,
+        note=job.note,
+        figures=figures,
+    )
+
+
+def same_as(task: RowTask, other: RowResult) -> RowResult:
+    """The row that says what another row says: its file is copied. Raises OutputError."""
+    store = open_store(task.place)
+    name = task.row.name
+    store.put(store.fetch(f"{other.name}.mp4"), f"{name}.mp4")
+    done = replace(
+        other,
+        number=task.row.number,
+        name=name,
+        status="same",
+        url=url_of(task.place, f"{name}.mp4"),
+        seconds=0.0,
+        cpu_seconds=0.0,
+        note=f"says the same as {other.name}",
+    )
+    write_record(task.place, done)
+    return done
+
+
+def check_rows(task: CheckTask) -> list[Mistake]:
+    """Rows whose speech does not fit its slots, or cannot be said."""
+    template, mistakes = open_template(task.place), []
+    clip = probe_clip(template.clip)
+    for row in task.rows:
+        try:
+            check_speech(template, clip, row.values, task.wanted.sync_mode)
+        except LipSyncError as error:
+            mistakes.append(Mistake(row.number, row.name, str(error)))
+    return mistakes
+
+
+def earlier(task: RowTask) -> RowResult | None:
+    """The record of a row that an earlier run made of the same things, if its file is still there."""
+    store = open_store(task.place)
+    try:
+        facts = json.loads(store.open(record_of(task.row.name)).read())
+        known = RowResult(**{**facts, "number": task.row.number, "status": "kept"})
+    except (MediaMissing, ValueError, TypeError):
+        return None
+    return known if known.key == task.key and store.exists(f"{task.row.name}.mp4") else None
+
+
+def is_warm(task: RowTask) -> bool:
+    """Whether all that rows share has been made already; else one row goes ahead of the others."""
+    template, cache = open_template(task.place), open_cache_at(task.place)
+    request = as_request(template, task.row.values, Path("unused.mp4"), task.wanted)
+    return all(path.is_file() for path in unchanged_chunks(request, cache))
+
+
+def write_record(place: Place, done: RowResult) -> None:
+    """Say that a row is done: last, so that what is said is there."""
+    store, key = open_store(place), record_of(done.name)
+    write_json(store.root / key, asdict(done))
+    store.put(store.root / key, key)
+
+
+def record_of(name: str) -> str:
+    """Key of a row's record."""
+    return f"records/{name}.json"
+
+
+def url_of(place: Place, key: str) -> str:
+    """Where others find a file."""
+    return f"{place.out.rstrip('/')}/{key}"
+
+
+@lru_cache(maxsize=4)
+def open_store(place: Place) -> MediaStore:
+    """The results' store."""
+    return MediaStore(place.out, place.mirror / "out")
+
+
+@lru_cache(maxsize=4)
+def open_cache_at(place: Place) -> Cache:
+    """The cache: a folder, or a store that several machines share."""
+    if "://" in place.cache:
+        return StoreCache(MediaStore(place.cache, place.mirror / "cache"))
+    return Cache(Path(place.cache))
+
+
+@lru_cache(maxsize=4)
+def open_template(place: Place) -> Template:
+    """The batch's template. Raises TemplateMissing."""
+    if "://" in place.cache:
+        MediaStore(place.cache, place.mirror / "cache").fetch_folder(f"templates/{place.template}")
+    return Templates(open_cache_at(place).folder).open(place.template)
