@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.config import RetrievalConfig
 
+FAR = np.float32(1e3)  # eye distances: farther than any mouth
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -25,7 +27,19 @@ def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32],
     A Viterbi path over the nearest candidates trades the distance of the shape against a jump of the mouth's look
     (teeth, tongue), so neighbouring frames take neighbouring pictures. It runs over the whole job: chunks agree.
     """
-    distance = distances(bank, wanted, angles, config)
+    return choose(bank, distances(bank, wanted, angles, config), config)
+
+
+def select_without_self(bank: Bank, radius: int, hidden: NDArray[np.bool_], config: RetrievalConfig) -> Choice:
+    """Choose for every row's own mouth, none within `radius` frames of it and none that is `hidden` [F]: to learn from."""
+    distance = distances(bank, bank.coefficients, bank.angles, config)
+    distance[np.abs(bank.frames[:, None] - bank.frames[None]) <= radius] = FAR
+    distance[:, hidden] = FAR
+    return choose(bank, distance, config)
+
+
+def choose(bank: Bank, distance: NDArray[np.float32], config: RetrievalConfig) -> Choice:
+    """The cheapest path through retrieval distances [T, F], and what is blended into it."""
     count = min(config.candidates, distance.shape[1])
     near = np.argpartition(distance, count - 1, axis=1)[:, :count]
     near = np.take_along_axis(near, np.argsort(np.take_along_axis(distance, near, 1), axis=1, kind="stable"), 1)

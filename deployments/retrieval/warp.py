@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.face.composite import two_band
 from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 from deployments.retrieval.bank import Bank
 from kernels.mesh_warp import MeshRaster, rasterize
@@ -16,6 +15,8 @@ from kernels.mesh_warp import MeshRaster, rasterize
 FEATHER = 0.03  # eye distances: sigma of the mask's blur
 EVEN = 2  # windows start on even pixels, where chroma samples lie
 SMALLEST = 8  # pixels a side
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,11 @@ def mesh_box(bank: Bank, target: NDArray[np.float32], shape: tuple[int, ...]) ->
     return (x0, y0, x1, y1) if min(x1 - x0, y1 - y0) >= SMALLEST else None
 
 
-def blend(
-    bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: NDArray[np.float32], gain: float
-) -> NDArray[np.float32]:
-    """Weighted mean of the warped pictures with `gain` of the first one's fine texture [h, w, 3].
+def blend(bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """Weighted mean of the warped pictures, and the first of them alone; both [h, w, 3] float32.
 
-    Only the coarse band of the others shows, so they are warped at half size.
+    Of the mean only the coarse band may be shown (`two_band` puts the first one's fine band on it), so all but the
+    first are warped at half size.
     """
     nearest = warp(bank, raster, int(rows[0]), cv2.INTER_CUBIC)
     height, width = raster.index.shape
@@ -82,7 +82,7 @@ def blend(
     others = np.zeros((*half.index.shape, 3), np.float32)
     for row, weight in zip(rows[1:], weights[1:], strict=True):
         cv2.scaleAdd(warp(bank, half, int(row), cv2.INTER_LINEAR), float(weight), others, others)
-    return two_band(weights[0] * nearest + enlarge(others, width, height), nearest, gain)
+    return weights[0] * nearest + enlarge(others, width, height), nearest
 
 
 def enlarge(half: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
