@@ -40,6 +40,8 @@ class FakeOperator:
         while not self._ended.wait(0.05):
             for service in self._objects.find("rayservices", NAMESPACE):
                 self._quietly(self._service, service)
+            for cluster in self._objects.find("rayclusters", NAMESPACE):
+                self._quietly(self._pods, cluster)
             for job in self._objects.find("rayjobs", NAMESPACE):
                 self._quietly(self._job, job)
 
@@ -77,19 +79,34 @@ class FakeOperator:
         self._made += 1
         name = f"{service['metadata']['name']}-{self._made:05d}"
         spec = copy.deepcopy(service["spec"]["rayClusterConfig"])
-        self._put("rayclusters", "ray.io/v1", "RayCluster", name, spec=spec)
-        self._make_pod(name, "headgroup", spec["headGroupSpec"]["template"], 0)
         for group in spec["workerGroupSpecs"]:
-            for index in range(group.get("replicas", 0)):
-                self._make_pod(name, group["groupName"], group["template"], index)
+            group.setdefault("scaleStrategy", {})  # the operator always writes it
+        self._put("rayclusters", "ray.io/v1", "RayCluster", name, spec=spec)
+        self._pods(self._objects.get(("rayclusters", NAMESPACE, name)))
         return name
+
+    def _pods(self, cluster: Document) -> None:
+        """As many pods as every group wants; those that the autoscaler named are ended."""
+        name, spec = cluster["metadata"]["name"], cluster["spec"]
+        found = self._objects.find("pods", NAMESPACE, f"ray.io/cluster={name}")
+        groups = [{"groupName": "headgroup", "replicas": 1, **spec["headGroupSpec"]}, *spec["workerGroupSpecs"]]
+        for group in groups:
+            mine = {p["metadata"]["name"] for p in found if p["metadata"]["labels"]["ray.io/group"] == group["groupName"]}
+            for gone in mine & set(group.get("scaleStrategy", {}).get("workersToDelete", ())):
+                self._objects.delete(("pods", NAMESPACE, gone))
+                mine.remove(gone)
+            for _ in range(group.get("replicas", 0) - len(mine)):
+                self._made += 1
+                self._make_pod(name, group["groupName"], group["template"], self._made)
 
     def _make_pod(self, cluster: str, group: str, template: dict[str, Any], index: int) -> None:
         labels = {**template["metadata"]["labels"], "ray.io/cluster": cluster, "ray.io/group": group, "ray.io/is-ray-node": "yes"}
         labels["ray.io/node-type"] = "head" if group == "headgroup" else "worker"
         words = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
         ready = words if self.stuck else {"type": "Ready", "status": "True"}
-        self._put("pods", "v1", "Pod", f"{cluster}-{group}-{index}", labels, template["spec"], {"conditions": [ready]})
+        state = {"waiting": {"reason": "Unschedulable"}} if self.stuck else {"running": {}}
+        status = {"conditions": [ready], "containerStatuses": [{"state": state}]}
+        self._put("pods", "v1", "Pod", f"{cluster}-{group}-{index}", labels, template["spec"], status)
 
     def _put(
         self,
