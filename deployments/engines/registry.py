@@ -27,6 +27,11 @@ ENGINES: dict[str, Entry] = {
         "VideoRewrite",
         "the person's own filmed mouths, found again and warped (Bregler, Covell, Slaney 1997); no training",
     ),
+    "vasa1": Entry(
+        "deployments.engines.vasa1.engine",
+        "Vasa1",
+        "after VASA-1: generated motion, drawn by a decoder that learns this person's mouth within minutes",
+    ),
     "portrait": Entry(
         "deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`", takes="image"
     ),

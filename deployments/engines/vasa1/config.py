@@ -1,0 +1,59 @@
+"""Settings of the engine; every figure says why. All of them are part of an avatar's digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deployments.retrieval.config import RetrievalConfig
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The face decoder's size."""
+
+    channels: tuple[int, ...] = (24, 48, 96, 128)  # at 1/2, 1/4, 1/8, 1/16 of the window
+    blocks: tuple[int, ...] = (1, 1, 2, 2)  # residual blocks at each of them, on the way down and up
+    code: int = 32  # numbers that say how the mouth looks: teeth, tongue, light and shadow
+    density: float = 96.0  # window pixels per eye distance; a face filmed smaller is not enlarged
+    window_pixels: int = 16384  # of the window at most: what a core can learn on in minutes
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the decoder learns one person: about four minutes of one core."""
+
+    steps: int = 300
+    batch: int = 4
+    rate: float = 3e-4
+    average: float = 0.99  # of the weights over steps; the average is what is kept
+    held_out: float = 0.12  # last share of the frames, never learned from: they stop the fit and judge it
+    exclude: tuple[int, ...] = (1, 4, 12)  # frames around a learned one that are not looked up: mouths near and far
+    smallest: int = 60  # usable frames; an avatar of fewer stays training-free
+    most: int = 600  # frames learned from, evenly spread
+    check_every: int = 50
+    patience: int = 2  # checks without a better picture before it stops
+    gain: float = 0.02  # dB that the decoder must win on held-out frames to be used at all
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """The motion transformer. The paper: 8 layers, width 512; this one learned from minutes, not from weeks, of faces."""
+
+    depth: int = 6
+    width: int = 192
+    heads: int = 6
+    window: int = 48  # frames at 25 per second
+    before: int = 10  # frames of the last window that the next one is told
+    overlap: int = 8  # frames in which two windows are mixed
+    dropout: float = 0.1
+    audio_dropout: float = 0.3
+
+
+@dataclass(frozen=True)
+class Vasa1Config(RetrievalConfig):
+    """Frozen settings of the engine."""
+
+    texture_gain: float = 1.0  # share of the nearest frame's fine texture
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
