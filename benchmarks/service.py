@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -51,10 +51,10 @@ def make_clip(seconds: int, path: Path) -> Path:
 
 
 @contextmanager
-def server(folder: Path, replicas: int) -> Iterator[int]:
-    """`lipsync serve` with so many replicas of the fake engine; yields its process number."""
+def server(folder: Path, replicas: int, names: Sequence[str] = ("fake",)) -> Iterator[int]:
+    """`lipsync serve` with so many replicas of each engine; yields its process number."""
     config = folder / "serve.yaml"
-    engines = {"fake": {"min_replicas": replicas, "max_replicas": replicas}}
+    engines = {name: {"min_replicas": replicas, "max_replicas": replicas} for name in names}
     config.write_text(yaml.safe_dump({"port": PORT, "store": str(folder / "store"), "engines": engines, "router": {"slots": 4}}))
     command = [sys.executable, "-m", "serve_app", "serve", "--config", str(config)]
     with (folder / "serve.log").open("ab") as log:

@@ -21,6 +21,7 @@ from deployments.engines.registry import ENGINES, get_engine
 from deployments.engines.replica import EngineReplica, device_memory
 from deployments.engines.scaling import ReplicaSettings
 from serve_app.api import create_api
+from serve_app.api.flow import enable
 from serve_app.api.services import EngineState, Services
 from serve_app.jobs.store import open_jobs
 from serve_app.media_store import MediaStore
@@ -109,6 +110,7 @@ class Ingress:
 
     def __init__(self, args: ServeArgs, open_store: Callable[[], MediaStore], router: DeploymentHandle[Any]) -> None:
         set_up_logs(args.log_level)
+        enable()
         self._args, self._router = args, router
         self._live: dict[str, int] | None = None
         self._seen = time.monotonic()

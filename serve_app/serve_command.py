@@ -113,8 +113,9 @@ def start(args: Any, host: str, port: int) -> None:
     """Run until a signal."""
     import os
 
-    # uploads would be held in memory by the default proxy; must be set before Serve is imported
+    # uploads would be held in memory by the default proxy and by Serve's queue; must be set before Serve is imported
     os.environ.setdefault("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.api.flow:middlewares")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from serve_app.app import run
 

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.errors import body, unexpected
+from serve_app.api.flow import telling
 from serve_app.api.metrics import Metrics
 
 log = logging.getLogger("lipsync.api")
@@ -54,7 +55,7 @@ class Watch:
             await JSONResponse(body(message, 403, "cross_site"), 403)(scope, receive, send_on)
             return
         try:
-            await self._app(scope, receive, send_on)
+            await self._app(scope, telling(scope, receive), send_on)
         except ClientDisconnect:
             log.info("request %s: the caller left", request_id)
         except Exception as error:
