@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from deployments.errors import OptionError
 from k8s.cluster import Cluster, Document
 from k8s.deploy import SERVICE, Say
+from k8s.engines import group_of
 from k8s.errors import ClusterError, NotInstalled, NotReady
 from k8s.preflight import check_kinds
 
@@ -31,6 +34,8 @@ class Batch:
     manifest: str  # a file here, or a URL or path that the cluster can read
     template: str
     out: str
+    engine: str = "video_rewrite"
+    workers: int | None = None  # None: as many as the server may have replicas
     extra: tuple[str, ...] = ()  # further options of serve_app.batch
 
     @property
@@ -42,15 +47,16 @@ class Batch:
     @property
     def name(self) -> str:
         """The same for the same batch, so that asking again goes on with it."""
-        words = [self.local.read_bytes() if self.local else self.manifest.encode(), self.template.encode(), self.out.encode()]
-        digest = hashlib.sha256(b"\0".join([*words, *(word.encode() for word in self.extra)])).hexdigest()
+        words = [self.local.read_bytes() if self.local else self.manifest.encode()]
+        words += [word.encode() for word in (self.template, self.out, self.engine, *self.extra)]
+        digest = hashlib.sha256(b"\0".join(words)).hexdigest()
         return f"lipsync-batch-{digest[:10]}"
 
 
 def documents(batch: Batch, service: Document) -> list[Document]:
     """The RayJob, and the ConfigMap of a manifest that lies here. Raises OptionError."""
     metadata = {"name": batch.name, "labels": {"app.kubernetes.io/part-of": "lipsync-batch"}}
-    cluster = own_cluster(service["spec"]["rayClusterConfig"])
+    cluster = own_cluster(service["spec"]["rayClusterConfig"], batch.engine)
     made: list[Document] = []
     where = batch.manifest
     if batch.local is not None:
@@ -59,9 +65,8 @@ def documents(batch: Batch, service: Document) -> list[Document]:
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {batch.local.name: text(batch.local)}}
         )
         mount(cluster["headGroupSpec"]["template"]["spec"], batch.name)
-    command = ["python", "-m", "serve_app.batch", where, "--template", batch.template, "--out", batch.out, *batch.extra]
     spec = {
-        "entrypoint": shlex.join(command),
+        "entrypoint": shlex.join(command(batch, where, service)),
         "submissionMode": "K8sJobMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
@@ -71,6 +76,22 @@ def documents(batch: Batch, service: Document) -> list[Document]:
         "rayClusterSpec": cluster,
     }
     return [*made, {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}]
+
+
+def command(batch: Batch, manifest: str, service: Document) -> list[str]:
+    """What runs on the batch's head: the server's store, and the devices that its replicas of the engine have.
+
+    Both are said, since a cluster that starts at nothing shows neither. Raises OptionError for an engine that is not served.
+    """
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    engines = application["args"]["engines"]
+    if batch.engine not in engines:
+        raise OptionError(f"expected an engine of {', '.join(engines)}; got {batch.engine!r}")
+    options = next(entry["ray_actor_options"] for entry in application["deployments"] if entry["name"] == batch.engine)
+    workers = batch.workers or engines[batch.engine]["max_replicas"]
+    words = ["python", "-m", "serve_app.batch", manifest, "--template", batch.template, "--out", batch.out]
+    words += ["--engine", batch.engine, "--store", application["args"]["store"], "--ray"]
+    return [*words, "--workers", str(workers), "--gpus", str(options.get("num_gpus", 0)), *batch.extra]
 
 
 def text(path: Path) -> str:
@@ -87,10 +108,11 @@ def text(path: Path) -> str:
     )
 
 
-def own_cluster(serving: dict[str, Any]) -> dict[str, Any]:
-    """The server's cluster for a batch: same image and groups; its head need not outlive itself; workers start at none."""
+def own_cluster(serving: dict[str, Any], engine: str) -> dict[str, Any]:
+    """The server's cluster for a batch: same image, this engine's group; its head need not outlive itself; no worker at first."""
     cluster = copy.deepcopy(serving)
     cluster.pop("gcsFaultToleranceOptions", None)
+    cluster["workerGroupSpecs"] = [g for g in cluster["workerGroupSpecs"] if g["groupName"] in ("cpu", group_of(engine))]
     for group in cluster["workerGroupSpecs"]:
         group["replicas"] = group["minReplicas"] = 0
     for template in (cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])):

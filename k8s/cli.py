@@ -162,6 +162,8 @@ def batch(
     manifest: Annotated[str, typer.Argument(help="A file here, or an address that the cluster can read.")],
     template: Annotated[str, typer.Option("--template", "-t", help="Name of the template.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Where the videos go, such as s3://bucket/prefix.")],
+    engine: Annotated[str, typer.Option("--engine", "-e", help="See `lipsync models`.")] = "video_rewrite",
+    workers: Annotated[int | None, typer.Option(min=1, help="Most at once; default: the engine's most replicas.")] = None,
     namespace: Namespace = "lipsync",
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -178,7 +180,7 @@ def batch(
         from k8s.batch import Batch, run
         from k8s.cluster import Cluster
 
-        asked = Batch(manifest, template, out, tuple(command.args))
+        asked = Batch(manifest, template, out, engine, workers, tuple(command.args))
         cluster = Cluster(namespace, context, kubeconfig)
         if dry:
             say(plan_batch(cluster, asked))

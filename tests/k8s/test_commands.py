@@ -183,14 +183,15 @@ def test_a_batch_is_followed_and_goes_on_after_a_failure(
 ) -> None:
     manifest = tmp_path / "names.csv"
     manifest.write_text("customer_name\nJohn\nSiobhan\n")
-    words = ("batch", str(manifest), "--template", "welcome", "--out", "s3://out/may", "--engine", "vasa1")
+    words = ("batch", str(manifest), "--template", "welcome", "--out", "s3://out/may", "--skip-invalid")
     early = run(*words)
     assert early.exit_code == 7 and "run `deploy` first" in early.stderr
     assert run("deploy", "-k", "dev").exit_code == 0
     operator.failing_jobs = 1
     failed = run(*words)
     assert failed.exit_code == 7 and "row 2: no face" in failed.stderr and "goes on where it was" in failed.stderr
-    assert "python -m serve_app.batch /manifest/names.csv --template welcome --out s3://out/may --engine vasa1" in failed.stdout
+    asked = "python -m serve_app.batch /manifest/names.csv --template welcome --out s3://out/may --engine video_rewrite"
+    assert f"{asked} --store /data/lipsync --ray --workers 1 --gpus 0 --skip-invalid" in failed.stdout
     assert "row 2 of 2" in failed.stdout, "the log is shown"
     done = run(*words)
     assert done.exit_code == 0 and "going on with the rows that are not done" in done.stdout, done.stderr
@@ -204,7 +205,32 @@ def test_a_batch_is_followed_and_goes_on_after_a_failure(
     assert {"name": "manifest", "mountPath": "/manifest", "readOnly": True} in head["spec"]["containers"][0]["volumeMounts"]
     assert all(group["minReplicas"] == 0 for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"])
     (tmp_path / "big.csv").write_bytes(b"x" * 1_000_000)
+    assert "expected an engine of video_rewrite" in run(*words, "--engine", "vasa1").stderr
     assert "object store" in run("batch", str(tmp_path / "big.csv"), "-t", "w", "-o", "s3://out").stderr
+
+
+def test_a_batch_is_given_the_devices_of_its_engine_and_options_that_it_knows(production: Path) -> None:
+    import crd_schema
+    import jsonschema
+    import typer
+    from typer.testing import CliRunner as Cli
+
+    from k8s.batch import Batch, documents
+    from k8s.render import render
+    from serve_app.batch_command import batch
+
+    (server,) = [document for document in render(production) if document["kind"] == "RayService"]
+    (job,) = documents(Batch("s3://lipsync/names.csv", "welcome", "s3://out/may", "vasa1"), server)
+    jsonschema.Draft202012Validator(crd_schema.load("rayjobs")).validate(job)
+    groups = [group["groupName"] for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]]
+    assert groups == ["cpu", "gpu-vasa1"], "no other engine's machines"
+    assert "--workers 8 --gpus 0.25" in job["spec"]["entrypoint"]
+
+    program = typer.Typer()
+    program.command()(batch)
+    words = job["spec"]["entrypoint"].split()[3:]
+    refused = Cli().invoke(program, [*words, "--no-such-option"])
+    assert refused.exit_code == 2 and "No such option: --no-such-option" in refused.output, "all other options are known"
 
 
 def test_what_the_cluster_refuses_is_said_in_one_line(cluster: FakeCluster, run: Run, tmp_path: Path) -> None:

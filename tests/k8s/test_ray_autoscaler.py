@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +23,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from deployments.engines.registry import engine_names, replica_settings
-from k8s.engines import group_of
+from k8s.engines import group_of, resource_of
 from k8s.render import OVERLAYS, render
 
 GPU_ENGINES = [name for name in engine_names() if replica_settings(name).gpus > 0]
@@ -142,3 +146,12 @@ def test_the_autoscaler_starts_gpu_pods_and_ends_the_ones_it_names(cluster: Fake
     assert spec["replicas"] == 0, "from none to many and back to none"
     (service,) = cluster.objects.find("rayservices", "lipsync")
     assert service["status"]["activeServiceStatus"]["rayClusterName"] == name, "pods that come and go are no upgrade"
+
+
+@pytest.mark.slow
+def test_real_nodes_come_for_two_replicas_and_go_when_they_end() -> None:
+    engine = next(name for name in GPU_ENGINES if replica_settings(name).gpus == 1)
+    command = [sys.executable, str(Path(__file__).with_name("fake_nodes.py")), resource_of(engine)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 2, 0]
