@@ -15,7 +15,6 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
-from ray.util.metrics import Gauge
 
 from deployments.engines.registry import ENGINES, get_engine
 from deployments.engines.replica import EngineReplica, device_memory
@@ -25,7 +24,7 @@ from serve_app.api.flow import enable
 from serve_app.api.services import EngineState, Services
 from serve_app.jobs.store import open_jobs
 from serve_app.media_store import MediaStore
-from serve_app.router import SLOTS, Router
+from serve_app.router import SLOTS, Replicas, Router
 from serve_app.service.args import ServeArgs
 from serve_app.service.log import log, set_up_logs
 
@@ -92,17 +91,11 @@ def deployment(cls: type) -> Deployment:
 
 
 class ServedEngine(EngineReplica):
-    """A replica that also tells Ray's metrics how much memory of its GPU it holds."""
+    """A replica that also tells how much memory of its GPU it holds."""
 
-    def __init__(self, engine: str, open_store: Callable[[], MediaStore]) -> None:
-        super().__init__(engine, open_store)
-        self._memory = Gauge("lipsync_gpu_memory_bytes", "GPU memory that an engine's replica holds", tag_keys=("engine",))
-        self._memory.set_default_tags({"engine": engine})
-
-    def check_health(self) -> None:
-        """See `EngineReplica.check_health`; the memory is told with every beat."""
-        self._memory.set(device_memory())
-        super().check_health()
+    def gpu_bytes(self) -> int:
+        """Memory of the GPU that this process reserved; 0 without a GPU."""
+        return device_memory()
 
 
 class Ingress:
@@ -112,7 +105,7 @@ class Ingress:
         set_up_logs(args.log_level)
         enable()
         self._args, self._router = args, router
-        self._live: dict[str, int] | None = None
+        self._live: dict[str, Replicas] | None = None
         self._seen = time.monotonic()
         self._services = Services(
             jobs=open_jobs(args.database_url()),
@@ -129,14 +122,16 @@ class Ingress:
 
     def _engine_states(self) -> dict[str, EngineState]:
         live = self._live or {}
-        return {name: engine_state(name, live.get(name, 0), extra.merged(name)) for name, extra in self._args.engines.items()}
+        none = Replicas()
+        return {name: engine_state(name, live.get(name, none), extra.merged(name)) for name, extra in self._args.engines.items()}
 
     def _ready(self) -> str | None:
         """None once a router lives and every engine that shall be resident is; else what is missing."""
         live = self._live
         if live is None:
             return "the router is starting"
-        late = [n for n, extra in self._args.engines.items() if live.get(n, 0) < min(1, extra.merged(n).min_replicas)]
+        lives = {name for name, replicas in live.items() if replicas.live}
+        late = [n for n, extra in self._args.engines.items() if n not in lives and extra.merged(n).min_replicas]
         return f"starting: {', '.join(late)}" if late else None
 
     def _look_often(self) -> None:
@@ -148,13 +143,13 @@ class Ingress:
             time.sleep(LOOK_SECONDS)
 
 
-def engine_state(name: str, live: int, settings: ReplicaSettings) -> EngineState:
+def engine_state(name: str, replicas: Replicas, settings: ReplicaSettings) -> EngineState:
     """What callers may know of an engine."""
     state: Literal["ready", "starting", "on demand"] = "starting" if settings.min_replicas else "on demand"
-    if live:
+    if replicas.live:
         state = "ready"
     entry, options = ENGINES[name], get_engine(name).limits().options
-    return EngineState(name, entry.about, options, state, entry.takes)
+    return EngineState(name, entry.about, options, state, entry.takes, replicas.live, replicas.gpu_bytes)
 
 
 def run(args: ServeArgs, host: str, port: int) -> None:

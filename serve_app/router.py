@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
@@ -46,6 +46,7 @@ LOST = (ActorDiedError, ActorUnavailableError)
 SLOTS = 2  # calls in flight at one replica: one works, one waits
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # between looks at how many replicas live
+WEIGH_SECONDS = 10.0  # between questions to all replicas how much memory they hold
 
 
 class ReplicaExecutor:
@@ -226,6 +227,14 @@ def fitting(task: FitTask, store: MediaStore) -> Iterator[FitTask]:
         store.delete_folder(key)
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """What an engine has running."""
+
+    live: int = 0
+    gpu_bytes: int = 0
+
+
 class Router:
     """Deployment: a dispatcher whose executors are replicas. Jobs do not run inside requests."""
 
@@ -233,6 +242,7 @@ class Router:
         set_up_logs(args.log_level)
         self._args, self._open_store, self._engines = args, open_store, engines
         self._live: dict[str, int] = {}
+        self._gpu_bytes: dict[str, int] = {}
         self._jobs: JobStore = open_jobs(args.database_url())
         media = open_store()
         settings = DispatchSettings(args.router.slots, args.router.lease_seconds, keep=args.api.retention_seconds)
@@ -241,7 +251,8 @@ class Router:
         self._housekeeping = Housekeeping(self._jobs, media, sender.send_due)
         self._ended = threading.Event()
         self._look()
-        threading.Thread(target=self._look_often, daemon=True).start()
+        for look in (self._look_often, self._weigh_often):
+            threading.Thread(target=look, daemon=True).start()
         self._dispatcher.start()
         self._housekeeping.start()
         log.info("router_started", pid=os.getpid(), engines=sorted(engines))
@@ -253,9 +264,9 @@ class Router:
             self._engines.get(engine), lambda: self._live.get(engine, 0), self._open_store, flags, self._args.router.task_cpus
         )
 
-    def state(self) -> dict[str, int]:
-        """Live replicas of every engine."""
-        return {name: self._live.get(name, 0) for name in self._engines}
+    def state(self) -> dict[str, Replicas]:
+        """Live replicas of every engine, and the GPU memory that they hold."""
+        return {name: Replicas(self._live.get(name, 0), self._gpu_bytes.get(name, 0)) for name in self._engines}
 
     def pid(self) -> int:
         """Process number, for people and for failure tests."""
@@ -276,6 +287,16 @@ class Router:
             self._live = live_replicas()
         except Exception as error:  # noqa: BLE001 the controller may be starting again; the last count stays
             log.warning("no_status", error=f"{type(error).__name__}: {error}")
+
+    def _weigh_often(self) -> None:
+        """Ask all replicas: which one a request would reach, nobody knows."""
+        while not self._ended.wait(WEIGH_SECONDS):
+            for name, handle in self._engines.items():
+                try:
+                    told = handle.broadcast("gpu_bytes").results(timeout_s=WEIGH_SECONDS) if self._live.get(name) else []
+                    self._gpu_bytes[name] = sum(told)
+                except Exception as error:  # noqa: BLE001 a replica that ends this moment; the last sum stays
+                    log.warning("no_gpu_memory", engine=name, error=f"{type(error).__name__}: {error}")
 
     def __del__(self) -> None:
         """Graceful shutdown: give running jobs back."""

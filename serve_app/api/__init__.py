@@ -31,7 +31,7 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title="lipsync-serve", description=ABOUT, version="1", docs_url=None, redoc_url=None, responses=REFUSALS)
     app.state.services = services
     app.state.checks = CapacityLimiter(services.settings.checks_at_once)
-    app.state.metrics = Metrics(services.jobs)
+    app.state.metrics = Metrics(services.jobs, services.engines)
     app.add_middleware(Watch, metrics=app.state.metrics)
     errors.install(app)
     for router in (videos.router, delivery.router, avatars.router, assets.router, ops.models, ops.router, pages.router):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from serve_app.api.services import EngineState
 from serve_app.jobs.records import Status
 from serve_app.jobs.store import JobStore
 
@@ -69,6 +70,24 @@ class _Work(Collector):
                 add(self._seconds, (engine, stage), float(seconds))
 
 
+class _Replicas(Collector):
+    """What every engine has running."""
+
+    def __init__(self, engines: Callable[[], dict[str, EngineState]]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        """Replicas, and the GPU memory that they hold together."""
+        count = GaugeMetricFamily("lipsync_replicas", "Live replicas", labels=["engine"])
+        about = "GPU memory that an engine's replicas hold together; 0 without a GPU, or for an engine that uses none"
+        memory = GaugeMetricFamily("lipsync_gpu_memory_bytes", about, labels=["engine"])
+        for name, state in sorted(self._engines().items()):
+            count.add_metric([name], state.replicas)
+            memory.add_metric([name], state.gpu_bytes)
+        yield count
+        yield memory
+
+
 def add(totals: dict[tuple[str, ...], float], labels: tuple[str, ...], amount: float) -> None:
     """One more of something."""
     totals[labels] = totals.get(labels, 0.0) + amount
@@ -85,7 +104,7 @@ def counter(name: str, about: str, labels: list[str], totals: dict[tuple[str, ..
 class Metrics:
     """Counters of one API process."""
 
-    def __init__(self, jobs: JobStore) -> None:
+    def __init__(self, jobs: JobStore, engines: Callable[[], dict[str, EngineState]]) -> None:
         self.registry = CollectorRegistry()
         names = ["method", "route", "status"]
         self._requests = Counter("lipsync_http_requests", "Requests", names, registry=self.registry)
@@ -99,6 +118,7 @@ class Metrics:
         self._bytes = Counter("lipsync_upload_bytes", "Bytes of request bodies", registry=self.registry)
         self.registry.register(_Jobs(jobs))
         self.registry.register(_Work(jobs, time.time()))
+        self.registry.register(_Replicas(engines))
 
     def count_upload(self, size: int) -> None:
         """Some bytes of a body came in."""

@@ -68,6 +68,8 @@ class EngineState:
     options: tuple[str, ...] = ()
     state: Literal["ready", "starting", "on demand"] = "ready"
     takes: Literal["video", "image"] = "video"
+    replicas: int = 0
+    gpu_bytes: int = 0  # memory that they hold together
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from serve_app.api.metrics import Metrics
+from serve_app.api.services import EngineState
 from serve_app.jobs.spec import JobSpec
 from serve_app.jobs.store import open_jobs
 
 
 def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) -> None:
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
-    metrics = Metrics(jobs)
+    metrics = Metrics(jobs, dict)
 
     def values() -> dict[str, float]:
         lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
@@ -34,3 +35,13 @@ def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) ->
     jobs.succeed(claim(), 1, None, None, {"frames": 2}, 60)
     assert values()['lipsync_frames_total{engine="fake"}'] == 82
     jobs.close()
+
+
+def test_replicas_and_their_gpu_memory_are_told_by_engine(tmp_path: Path) -> None:
+    jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
+    busy, idle = EngineState("a", "", replicas=2, gpu_bytes=3 << 30), EngineState("b", "", state="on demand")
+    told = Metrics(jobs, lambda: {"a": busy, "b": idle}).text().decode()
+    jobs.close()
+    assert 'lipsync_replicas{engine="a"} 2.0' in told and 'lipsync_replicas{engine="b"} 0.0' in told
+    assert 'lipsync_gpu_memory_bytes{engine="a"} 3.221225472e+09' in told
+    assert 'lipsync_gpu_memory_bytes{engine="b"} 0.0' in told
