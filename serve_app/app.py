@@ -13,7 +13,7 @@ from typing import Any, Literal
 import ray
 from ray import serve
 from ray.serve import Application, Deployment
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from deployments.engines.registry import ENGINES, get_engine
@@ -22,6 +22,7 @@ from deployments.engines.scaling import ReplicaSettings
 from serve_app.api import create_api
 from serve_app.api.flow import enable
 from serve_app.api.services import EngineState, Services
+from serve_app.config import Secrets
 from serve_app.jobs.store import open_jobs
 from serve_app.media_store import MediaStore
 from serve_app.router import SLOTS, Replicas, Router
@@ -37,7 +38,9 @@ def build(args: ServeArgs) -> Application:
     """The application: HTTP ingress, router, and one deployment per engine."""
     open_store = partial(_open_store, args.store_url(), str(args.mirror_folder()), args.store_options)
     gpus = ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0
-    engines = {name: _engine(name, extra.merged(name), gpus, open_store) for name, extra in args.engines.items()}
+    database = args.database or ("" if Secrets().database else args.database_url())  # what is secret stays in the environment
+    policy = AutoscalingPolicy(policy_function="serve_app.service.policy:QueuePolicy", policy_kwargs={"database": database})
+    engines = {name: _engine(name, extra.merged(name), gpus, policy, open_store) for name, extra in args.engines.items()}
     router = deployment(Router).options(
         name="router",
         num_replicas=args.router.replicas,
@@ -62,8 +65,10 @@ def _open_store(url: str, mirror: str, options: dict[str, Any]) -> MediaStore:
     return MediaStore(url, Path(mirror), options)
 
 
-def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callable[[], MediaStore]) -> Application:
-    """One engine's deployment; each replica holds one GPU where there are GPUs."""
+def _engine(
+    name: str, settings: ReplicaSettings, gpus: bool, policy: AutoscalingPolicy, open_store: Callable[[], MediaStore]
+) -> Application:
+    """One engine's deployment; each replica holds its share of a GPU where there are GPUs."""
     made = deployment(ServedEngine).options(
         name=name,
         max_ongoing_requests=SLOTS,
@@ -75,6 +80,7 @@ def _engine(name: str, settings: ReplicaSettings, gpus: bool, open_store: Callab
             "target_ongoing_requests": SLOTS * 0.75,  # full replicas ask for one more, half-full ones do not
             "upscale_delay_s": settings.start_seconds,
             "downscale_delay_s": settings.idle_seconds,
+            "policy": policy,
         },
         request_router_config=RequestRouterConfig.model_validate({"initial_backoff_s": 0.01, "max_backoff_s": 0.02}),
         graceful_shutdown_timeout_s=settings.shutdown_seconds,
