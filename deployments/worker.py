@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import tee
 from pathlib import Path
@@ -33,6 +33,7 @@ class StreamTask:
     time_base: Fraction
     sound: Path | None  # encoded once for the job
     out: Path
+    metadata: dict[str, str] = field(default_factory=dict)  # the output's tags
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ def _fragment(task: ChunkTask, stream: StreamTask) -> None:
     from deployments.media.fragments import make_fragment
 
     clip = replace(task.clip, time_base=stream.time_base)
-    make_fragment(clip, task.out, task.span, stream.pts, stream.sound, stream.out, first=task.span.start == 0)
+    make_fragment(
+        clip, task.out, task.span, stream.pts, stream.sound, stream.out, first=task.span.start == 0, metadata=stream.metadata
+    )
 
 
 def _render(task: ChunkTask, tick: Tick) -> int:

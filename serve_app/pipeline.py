@@ -129,7 +129,7 @@ def run_sync(
         tasks = chunk_tasks(request, plan, motion, avatar, tracked, folder, still)
         ready = early.result() if early is not None else None
         if early is not None:
-            tasks = streamed(tasks, plan, ready)
+            tasks = streamed(tasks, plan, ready, provenance(request, plan))
         chunks = render_chunks(tasks, motion, executor, progress, job, watch)
     with job.stage("stitch"):
         join(request, clip, plan, sound_of(plan, speech), chunks, ready)
@@ -289,11 +289,11 @@ def encode_sound(clip: Clip, plan: Plan, speech: Speech, cache: Cache) -> Path |
     return prepare_sound(timed, timeline.pts, sound_of(plan, speech), cache.job(f"sound-{key}") / "sound.m4a")
 
 
-def streamed(tasks: list[ChunkTask], plan: Plan, ready: Path | None) -> list[ChunkTask]:
+def streamed(tasks: list[ChunkTask], plan: Plan, ready: Path | None, tags: dict[str, str]) -> list[ChunkTask]:
     """The same tasks, each with what its piece of the stream needs."""
     timeline = plan.timeline
     return [
-        replace(task, stream=StreamTask(timeline.pts, timeline.time_base, ready, task.out.with_suffix(".m4s")))
+        replace(task, stream=StreamTask(timeline.pts, timeline.time_base, ready, task.out.with_suffix(".m4s"), tags))
         for task in tasks
     ]
 

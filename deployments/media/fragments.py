@@ -1,7 +1,9 @@
 """Pieces of a fragmented MP4, made chunk by chunk in any order: what a viewer plays while later chunks still render.
 
 ISO/IEC 14496-12: `moof` boxes carry a sequence number (mfhd) and, per track, the time of their first sample (tfdt).
-The muxer is run once per chunk and knows neither, so both are set here. Piece 0 begins with the header (ftyp, moov).
+The muxer is run once per chunk and knows neither, so both are set here. Piece 0 begins with the header (ftyp, moov);
+an edit list (elst) in it says where in each track the presentation begins: after the frames' reordering, and after the
+samples with which an AAC decoder warms up. It cannot tell a length: nobody knows it yet.
 """
 
 from __future__ import annotations
@@ -55,28 +57,42 @@ def prepare_sound(clip: Clip, pts: NDArray[np.int64], sound: SoundPlan, out: Pat
 
 
 def make_fragment(
-    clip: Clip, chunk: Path, span: Span, pts: NDArray[np.int64], sound: Path | None, out: Path, *, first: bool
+    clip: Clip,
+    chunk: Path,
+    span: Span,
+    pts: NDArray[np.int64],
+    sound: Path | None,
+    out: Path,
+    *,
+    first: bool,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write the piece of one chunk; frame k of the output is shown at `pts[k]` (units of clip.time_base).
 
-    Pieces joined in order play from time 0. Raises RenderError where the chunk does not fit, OutputError for the disk.
+    Pieces joined in order play from time 0, with their first frame. `metadata` goes into the first piece's header.
+    Raises RenderError where the chunk does not fit, OutputError for the disk.
     """
     buffer = io.BytesIO()
     clock = _Clock(clip, pts, sound)
     with av.open(buffer, "w", format="mp4", options=MUXER | _scales(clip)) as container:
+        container.metadata.update(_tags(metadata or {}, sound))
         sources = [_pictures(clip, chunk, span, clock, container)]
+        leads = [clock.picture_lead]
         if sound is not None:
             sources.append(_sounds(sound, span, clock, container))
+            leads.append(clock.sound_lead)
         begins: dict[int, Fraction] = {}
         for packet in heapq.merge(*sources, key=packet_seconds):
             # the muxer gets every track from 0 on: of a later start it would make one long first sample
-            begin = begins.setdefault(packet.stream.index, packet.dts * packet.time_base)
-            start = int(begin / packet.time_base)
-            packet.pts, packet.dts = packet.pts - start, packet.dts - start
+            decoded, base = int(packet.dts or 0), Fraction(packet.time_base or 1)
+            start = int(begins.setdefault(packet.stream.index, decoded * base) / base)
+            packet.pts, packet.dts = int(packet.pts or 0) - start, decoded - start
             container.mux(packet)
         # the muxer chose the time scales with its header: 1/24000 also where the clip counts in 1001/24000
-        starts = {index + 1: round(begin / container.streams[index].time_base) for index, begin in begins.items()}
-    data = _numbered(buffer.getvalue(), starts, span.start, keep_header=first)
+        bases = [Fraction(stream.time_base or 1) for stream in container.streams]
+        starts = {index + 1: round(begin / bases[index]) for index, begin in begins.items()}
+        edits = {index + 1: round(lead / bases[index]) for index, lead in enumerate(leads)}
+    data = _numbered(buffer.getvalue(), starts, span.start, edits if first else None)
     try:
         with aside(out) as part:
             part.write_bytes(data)
@@ -88,8 +104,21 @@ def _scales(clip: Clip) -> dict[str, str]:
     return {"video_track_timescale": str(clip.time_base.denominator)}
 
 
+def _tags(metadata: dict[str, str], sound: Path | None) -> dict[str, str]:
+    """What the whole file will say of itself, as `stitch` puts it together."""
+    note = ""
+    if sound is not None:
+        with open_input(sound) as source:
+            note = source.metadata.get("comment", "")
+    comment = "; ".join(filter(None, (metadata.get("comment", ""), note)))
+    return {**metadata, "comment": comment} if comment else dict(metadata)
+
+
 class _Clock:
-    """Decoding times of all frames, and the shift that makes the first time stamp of the stream 0."""
+    """Decoding times of all frames, and how far into each track the first frame is shown.
+
+    Every track begins at 0 and is shown from its lead on; a sound that begins later than the picture begins later than 0.
+    """
 
     def __init__(self, clip: Clip, pts: NDArray[np.int64], sound: Path | None) -> None:
         step = typical_step(clip, pts)
@@ -97,12 +126,13 @@ class _Clock:
         self.decoding = np.concatenate([pts[0] - step * np.arange(DELAY, 0, -1), pts])[: len(pts)]
         self.steps = np.append(np.diff(pts), step)
         self.pts = pts
-        first = int(self.decoding[0]) * self.base
-        self.shift = -min(first, _first_time(sound) if sound is not None else first)
+        self.begin = int(pts[0]) * self.base  # the presentation's, on the clip's clock
+        self.picture_lead = int(pts[0] - self.decoding[0]) * self.base
+        self.sound_lead = max(Fraction(0), self.begin - _first_time(sound)) if sound is not None else Fraction(0)
 
-    def ticks(self, base: Fraction) -> int:
-        """The shift in units of a time base."""
-        return round(self.shift / base)
+    def shift(self, lead: Fraction, base: Fraction) -> int:
+        """From the clip's clock to a track's, in units of a time base."""
+        return round((lead - self.begin) / base)
 
 
 def _first_time(sound: Path) -> Fraction:
@@ -133,7 +163,7 @@ def _timed(chunk: Path, span: Span, clock: _Clock, stream: av.VideoStream) -> Pa
             raise RenderError(
                 f"expected {len(span)} frames at most {DELAY} out of order in {chunk.name}, got {len(packets)} and {late}"
             )
-        shift = clock.ticks(clock.base)
+        shift = clock.shift(clock.picture_lead, clock.base)
         for place, (packet, rank) in enumerate(zip(packets, ranks, strict=True)):
             packet.time_base = clock.base
             packet.pts = int(clock.pts[span.start + rank]) + shift
@@ -160,26 +190,49 @@ def _sounding(sound: Path, span: Span, clock: _Clock, stream: av.AudioStream) ->
             time = packet.pts * packet.time_base
             if (begin is not None and time < begin) or (end is not None and time >= end):
                 continue
-            packet.pts = packet.dts = packet.pts + clock.ticks(packet.time_base)
+            packet.pts = packet.dts = packet.pts + clock.shift(clock.sound_lead, packet.time_base)
             packet.stream = stream
             yield packet
 
 
-def _numbered(data: bytes, starts: dict[int, int], number: int, keep_header: bool) -> bytes:
-    """The file with rising fragment numbers from `number` + 1 on and true times; without its header if not wanted.
+def _numbered(data: bytes, starts: dict[int, int], number: int, edits: dict[int, int] | None) -> bytes:
+    """The file with rising fragment numbers from `number` + 1 on and true times.
 
-    `starts`: decoding time of the first packet of every track (track id = stream index + 1), in the track's time scale.
+    `starts`: decoding time of the first packet of every track (track id = stream index + 1), in the track's time scale;
+    `edits`: where each track's presentation begins, likewise, or None for a piece without its header.
     """
     out = bytearray()
     for kind, begin, end in _boxes(data, 0, len(data)):
-        if kind in HEADER_BOXES and not keep_header:
+        if kind in HEADER_BOXES and edits is None:
             continue
         box = bytearray(data[begin:end])
+        if kind == b"moov" and edits is not None:
+            box = _with_edits(box, edits)
         if kind == b"moof":
             number += 1
             _set_times(box, starts, number)
         out += box
     return bytes(out)
+
+
+def _with_edits(moov: bytearray, edits: dict[int, int]) -> bytearray:
+    """The header with an edit list in every track that is not shown from its first sample on."""
+    out = bytearray()
+    for kind, begin, end in _boxes(moov, 8, len(moov)):
+        box = moov[begin:end]
+        if kind == b"trak" and (edit := edits[_track_id(box)]):
+            rest = len(box) - 8
+            shown = struct.pack(">I4sIIIiI", 28, b"elst", 0, 1, 0, edit, 1 << 16)  # one edit, up to the end, at speed 1
+            edts = struct.pack(">I4s", 8 + len(shown), b"edts") + shown
+            box = bytearray(struct.pack(">I4s", 8 + rest + len(edts), b"trak")) + box[8:] + edts
+        out += box
+    return bytearray(struct.pack(">I4s", 8 + len(out), b"moov")) + out
+
+
+def _track_id(trak: bytearray) -> int:
+    begin = next(start for kind, start, _ in _boxes(trak, 8, len(trak)) if kind == b"tkhd")
+    (found,) = struct.unpack_from(">I", trak, begin + (28 if trak[begin + 8] == 1 else 20))
+    return int(found)
 
 
 def _set_times(moof: bytearray, starts: dict[int, int], number: int) -> None:

@@ -24,6 +24,8 @@ _SPEC = importlib.util.spec_from_file_location("media_clock", Path(__file__).wit
 clock = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(clock)
 
+OURS = {"comment": "ours"}
+OF_THE_CONTAINER = ("major_brand", "minor_version", "compatible_brands", "encoder")
 B_FRAMES = {"bf": "3", "g": "24"}
 CLIPS = {
     "b-frames": {"options": B_FRAMES},
@@ -48,7 +50,7 @@ def pieces(clip: Clip, sound: SoundPlan, parts: int, folder: Path, backwards: bo
     for span in reversed(spans) if backwards else spans:
         chunk = folder / f"{span.start:05d}.mkv"
         encode_chunk(clip, decode(clip, span), EncodeOptions(), chunk)
-        make_fragment(clip, chunk, span, clip.pts, ready, chunk.with_suffix(".m4s"), first=span.start == 0)
+        make_fragment(clip, chunk, span, clip.pts, ready, chunk.with_suffix(".m4s"), first=span.start == 0, metadata=OURS)
         chunks.append(chunk)
         made.append(chunk.with_suffix(".m4s"))
     return sorted(chunks), sorted(made)
@@ -72,7 +74,7 @@ def test_pieces_play_every_frame_at_its_time(make_clock: clock.ClockMaker, tmp_p
     numbers, times = clock.read_clock(out)
     assert numbers == list(range(clip.frames))
     wanted = [int(stamp) * clip.time_base for stamp in clip.pts - clip.pts[0]]
-    assert [time - times[0] for time in times] == wanted
+    assert times == wanted, "the clock begins at 0"
     assert probe(out).rotation == clip.rotation
 
 
@@ -91,8 +93,8 @@ def test_sound_that_is_ready_is_not_encoded_again(make_clock: clock.ClockMaker, 
     clip = probe(make_clock(options=B_FRAMES, tracks=("mp2",), name="source.mkv"))
     sound = SoundPlan(clock.tone(float(clip.duration), 660.0), clock.SOUND_RATE, (Segment(Fraction(1, 2), Fraction(1)),), True)
     chunks, _ = pieces(clip, sound, 2, tmp_path)
-    stitch(clip, chunks, clip.pts, sound, tmp_path / "a.mp4", {"comment": "ours"})
-    stitch(clip, chunks, clip.pts, sound, tmp_path / "b.mp4", {"comment": "ours"}, ready=tmp_path / "sound.m4a")
+    stitch(clip, chunks, clip.pts, sound, tmp_path / "a.mp4", OURS)
+    stitch(clip, chunks, clip.pts, sound, tmp_path / "b.mp4", OURS, ready=tmp_path / "sound.m4a")
     assert clock.sound_packets(tmp_path / "a.mp4") == clock.sound_packets(tmp_path / "b.mp4")
     comments = []
     for name in ("a.mp4", "b.mp4"):
@@ -111,6 +113,35 @@ def test_picture_and_sound_keep_their_distance(make_clock: clock.ClockMaker, tmp
         return clock.read_clock(path)[1][0] - clock.sound_packets(path)[0][0]
 
     assert abs(distance(stream) - distance(tmp_path / "out.mp4")) <= Fraction(1, 48000)
+
+
+def said_and_heard(path: Path) -> tuple[dict[str, str], list[tuple[int, int]], bytes]:
+    """A file's tags, and its decoded sound: the times of its frames, and all samples."""
+    with av.open(str(path)) as container:
+        tags = {name: value for name, value in container.metadata.items() if name not in OF_THE_CONTAINER}
+        frames = list(container.decode(audio=0))
+    times = [(frame.pts * frame.time_base, frame.samples) for frame in frames]
+    return tags, times, b"".join(frame.to_ndarray().tobytes() for frame in frames)
+
+
+@pytest.mark.parametrize("kind", ["new sound", "a segment, and a codec that is encoded again"])
+def test_the_stream_says_what_the_file_does_and_sounds_from_the_same_sample_on(
+    make_clock: clock.ClockMaker, tmp_path: Path, kind: str
+) -> None:
+    clip = probe(make_clock(options=B_FRAMES, tracks=("mp2",), name="source.mkv"))
+    sound = plan(clip)
+    if kind != "new sound":
+        sound = SoundPlan(
+            clock.tone(float(clip.duration), 660.0), clock.SOUND_RATE, (Segment(Fraction(1, 2), Fraction(1)),), True
+        )
+    chunks, made = pieces(clip, sound, 3, tmp_path)
+    stitch(clip, chunks, clip.pts, sound, tmp_path / "out.mp4", OURS, ready=tmp_path / "sound.m4a")
+    stream = joined(made, tmp_path / "stream.mp4")
+    (tags, times, samples), (wanted_tags, wanted_times, wanted) = map(said_and_heard, (stream, tmp_path / "out.mp4"))
+    assert tags == wanted_tags and "ours" in tags["comment"]
+    assert ("encoded again" in tags["comment"]) == (kind != "new sound")
+    assert times == wanted_times
+    assert samples == wanted
 
 
 def test_every_beginning_plays_and_the_order_of_making_does_not_matter(make_clock: clock.ClockMaker, tmp_path: Path) -> None:

@@ -71,11 +71,20 @@ def test_the_content_can_be_read_in_parts_and_is_not_sent_twice(server: Any, don
 def test_the_stream_of_a_finished_job_holds_all_its_frames(server: Any, done: dict[str, Any], tmp_path: Path) -> None:
     from deployments.media.probe import probe
 
+    found = {}
     with server.client() as client:
-        got = client.get(f"/v1/videos/{done['id']}/stream")
-    path = tmp_path / "stream.mp4"
-    path.write_bytes(got.content)
-    assert probe(path).frames == 45
+        for place in ("stream", "content"):
+            (tmp_path / f"{place}.mp4").write_bytes(client.get(f"/v1/videos/{done['id']}/{place}").content)
+            found[place] = probe(tmp_path / f"{place}.mp4")
+    assert (found["stream"].frames, found["stream"].pts[0]) == (45, 0)
+    assert comment_of(tmp_path / "stream.mp4") == comment_of(tmp_path / "content.mp4") != ""
+
+
+def comment_of(path: Path) -> str:
+    from deployments.media.container import open_input
+
+    with open_input(path) as container:
+        return str(container.metadata["comment"])
 
 
 def test_events_end_with_the_finished_job(server: Any, done: dict[str, Any]) -> None:
