@@ -127,5 +127,5 @@ def event(message: Message, job: Job) -> dict[str, object]:
         "metadata": job.metadata,
         "error": None if job.error_code is None else {"code": job.error_code, "message": job.error},
     }
-    thing = "avatar" if job.spec.kind == "avatar" else "video"
+    thing = job.spec.kind if job.spec.kind in ("avatar", "template") else "video"
     return {"id": event_id(message), "type": f"{thing}.{status}", "data": data}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ class Wanted:
     sync_mode: SyncMode = "silence"
     quality: Quality = "high"
     expression: float = 1.0
+    options: dict[str, float] = field(default_factory=dict)  # what only this engine knows
 
 
 def create_template(
@@ -93,6 +94,7 @@ def as_request(
         expression=wanted.expression,
         report=report,
         voice=template.script.voice,
+        options=wanted.options,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from serve_app.api import assets, avatars, delivery, errors, ops, pages, videos
+from serve_app.api import assets, avatars, delivery, errors, ops, pages, templates, videos
 from serve_app.api.metrics import Metrics
 from serve_app.api.schemas import ErrorAnswer
 from serve_app.api.services import ApiSettings, EngineState, Services
@@ -34,7 +34,8 @@ def create_api(services: Services) -> FastAPI:
     app.state.metrics = Metrics(services.jobs, services.engines)
     app.add_middleware(Watch, metrics=app.state.metrics)
     errors.install(app)
-    for router in (videos.router, delivery.router, avatars.router, assets.router, ops.models, ops.router, pages.router):
+    rooms = (videos.router, delivery.router, avatars.router, templates.router, assets.router)
+    for router in (*rooms, ops.models, ops.router, pages.router):
         app.include_router(router)
     if pages.WEB.is_dir():
         app.mount("/web", pages.Static(directory=pages.WEB), name="web")

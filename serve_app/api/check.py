@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from deployments.contracts import Segment
 from deployments.errors import OptionError
 from serve_app.api.errors import ApiError, about, short
 from serve_app.api.inputs import Checked
@@ -160,8 +162,13 @@ def check_size(request: VideoRequest, item: Checked) -> None:
 
 def check_places(request: VideoRequest, seconds: Fraction | float) -> None:
     """Raise ApiError for segments that overlap, are empty or leave the clip."""
-    if not request.segments:
-        return
+    if request.segments:
+        with about("segments"):
+            check_inside([segment(part.start, part.end) for part in request.segments], seconds)
+
+
+def check_inside(segments: Sequence[Segment], seconds: Fraction | float) -> None:
+    """Raise OptionError for segments that overlap, are empty or leave a clip of that length."""
     import numpy as np
 
     from deployments.contracts import Clip
@@ -182,5 +189,4 @@ def check_places(request: VideoRequest, seconds: Fraction | float) -> None:
         exact(seconds if isinstance(seconds, Fraction) else str(seconds)),
         Fraction(1),
     )
-    with about("segments"):
-        check_segments(clip, [segment(part.start, part.end) for part in request.segments])
+    check_segments(clip, segments)

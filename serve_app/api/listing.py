@@ -12,7 +12,7 @@ from serve_app.jobs.store import JobStore
 def page_of(
     jobs: JobStore,
     owner: str,
-    kind: Literal["video", "avatar"],
+    kind: Literal["video", "avatar", "template"],
     after: str | None,
     limit: int,
     newest_first: bool,

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
-from serve_app.api.schemas import AssetRequest, AvatarRequest, VideoRequest
+from serve_app.api.schemas import AssetRequest, AvatarRequest, TemplateRequest, VideoRequest
 
 router = APIRouter(include_in_schema=False)
 WEB = Path(__file__).resolve().parents[1] / "web"
@@ -80,7 +80,7 @@ def describe_bodies(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = made()
         known = document.setdefault("components", {}).setdefault("schemas", {})
-        for model in (VideoRequest, AvatarRequest, AssetRequest):
+        for model in (VideoRequest, AvatarRequest, TemplateRequest, AssetRequest):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             known.update(schema.pop("$defs", {}))
             known[model.__name__] = schema

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from serve_app.jobs.records import Asset, Job
+from serve_app.jobs.spec import SpeechSpec
 from serve_app.planner import SyncMode
 
 SHOWN: dict[str, str] = {
@@ -74,6 +75,36 @@ class SegmentInput(_In):
     voice: str | None = None
 
 
+class Variable(_In):
+    """What a slot says: `text`, `text` and its `ipa`, or `audio`. A plain string is its text."""
+
+    text: str = Field(default="", max_length=1000)
+    ipa: str = Field(default="", max_length=200)
+    audio: MediaInput | None = Field(default=None, description=MEDIA)
+
+    @model_validator(mode="before")
+    @classmethod
+    def read(cls, value: Any) -> Any:
+        """A string or a number as words, `words|ipa:sounds` as both."""
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            text, _, ipa = str(value).partition("|ipa:")
+            return {"text": text, "ipa": ipa.strip()}
+        return value
+
+
+VariableInput = Annotated[
+    Variable,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "properties": {name: {"type": "string"} for name in ("text", "ipa", "audio")}},
+            ]
+        }
+    ),
+]
+
+
 class VideoRequest(_In):
     """Body of `POST /v1/videos`. In multipart, `segments`, `options` and `metadata` are JSON strings."""
 
@@ -90,6 +121,13 @@ class VideoRequest(_In):
     video: MediaInput | None = Field(default=None, description=f"the clip: {MEDIA}")
     image: MediaInput | None = Field(default=None, description="a still picture that shall speak, instead of a clip")
     avatar_id: str | None = Field(default=None, description="a person fitted before, instead of a clip")
+    template_id: str | None = Field(default=None, description="a filmed message with slots, instead of a clip and speech")
+    variables: dict[str, VariableInput] = Field(
+        default_factory=dict,
+        max_length=MAX_SEGMENTS,
+        examples=[{"customer_name": "John", "destination": {"text": "Nguyen", "ipa": "wɪn"}}],
+        description="what the template's slots say: words, words with their sounds (IPA), or a recording",
+    )
     audio: MediaInput | None = Field(default=None, description="the new speech, for the whole clip")
     text: str | None = Field(default=None, description="the new speech as words, for the whole clip")
     voice: str = "default"
@@ -115,6 +153,20 @@ class AvatarRequest(_In):
 
     model: str | None = None
     video: MediaInput = Field(description=MEDIA)
+    face: str = "largest"
+    metadata: Metadata = Field(default_factory=dict, max_length=16)
+    callback_url: str | None = Field(default=None, max_length=2048)
+
+
+class TemplateRequest(_In):
+    """Body of `POST /v1/templates`: a filmed message and its script, whose slots every customer fills."""
+
+    model: str | None = None
+    video: MediaInput = Field(description=MEDIA)
+    script: str | dict[str, Any] = Field(
+        description="YAML, or the same as an object",
+        examples=[{"segments": [{"start": 3.2, "end": 6, "text": "Hello {{customer_name}}"}]}],
+    )
     face: str = "largest"
     metadata: Metadata = Field(default_factory=dict, max_length=16)
     callback_url: str | None = Field(default=None, max_length=2048)
@@ -154,7 +206,7 @@ class JobAnswer(BaseModel):
     """A job, with the fields of OpenAI's `Video`. A cancelled job is `failed` with the error code `cancelled`."""
 
     id: str
-    object: Literal["video", "avatar"]
+    object: Literal["video", "avatar", "template"]
     model: str
     status: Literal["queued", "in_progress", "completed", "failed"]
     progress: int = Field(description="0..100")
@@ -174,6 +226,9 @@ class JobAnswer(BaseModel):
     attempt: int = 0
     frames: int | None = None
     avatar_id: str | None = None
+    template_id: str | None = None
+    variables: list[str] = Field(default_factory=list, description="of a template: the names of its slots")
+    notes: list[str] = Field(default_factory=list, description="of a template: what its author should know of the slots")
     metadata: dict[str, str] = Field(default_factory=dict)
     content_url: str | None = None
     report_url: str | None = None
@@ -220,9 +275,9 @@ def show_job(job: Job) -> JobAnswer:
     """A job as its caller sees it."""
     info: dict[str, Any] = job.info
     done = job.status == "succeeded"
-    kind: Literal["video", "avatar"] = "avatar" if job.spec.kind == "avatar" else "video"
+    kind = job.spec.kind if job.spec.kind in ("avatar", "template") else "video"
     whole = 100 if done else min(99, int(100 * job.fraction))
-    words = next((speech.text for speech in job.spec.speech if speech.text), None)
+    words = next((words_of(speech) for speech in job.spec.speech if words_of(speech)), None)
     place = f"/v1/videos/{job.id}"
     return JobAnswer.model_validate(
         {
@@ -247,8 +302,16 @@ def show_job(job: Job) -> JobAnswer:
                 for name in ("stage", "done", "total", "cancel_requested", "attempt", "metadata", "request_id")
             },
             "avatar_id": job.spec.avatar_id,
+            "template_id": job.spec.template_id,
+            "notes": info.get("notes", []),
+            "variables": info.get("variables", []),
         }
     )
+
+
+def words_of(speech: SpeechSpec) -> str | None:
+    """What is said, as far as it was given in words."""
+    return speech.text or " ".join(piece.text.strip() for piece in speech.pieces if piece.text) or None
 
 
 def trouble(job: Job) -> ErrorInfo | None:

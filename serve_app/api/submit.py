@@ -22,13 +22,14 @@ from serve_app.api.check import (
 )
 from serve_app.api.errors import ApiError, about, from_validation
 from serve_app.api.inputs import Checked, Intake, is_picture
-from serve_app.api.schemas import AvatarRequest, SegmentInput, VideoRequest
+from serve_app.api.personal import personal_spec, template_spec
+from serve_app.api.schemas import AvatarRequest, SegmentInput, TemplateRequest, VideoRequest
 from serve_app.api.services import Services
 from serve_app.api.uploads import Form, read_object
 from serve_app.jobs.records import Job
 from serve_app.jobs.spec import JobSpec, SpeechSpec
 
-STRUCTURED = ("segments", "options", "metadata", "input_reference", "video", "image", "audio", "file")
+STRUCTURED = ("segments", "variables", "script", "options", "metadata", "input_reference", "video", "image", "audio", "file")
 MEDIA_FIELDS = ("video", "image", "audio", "input_reference", "file")
 MAX_KEY = 256
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,6 +83,10 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
     """Check a request of `POST /v1/videos` and queue its job. Blocking."""
     request = parse(VideoRequest, form)
     intake = Intake(services, caller.owner, form)
+    if request.template_id is not None:
+        return submit_personal(services, intake, request, caller)
+    if request.variables:
+        raise ApiError("expected a template_id with variables, got none", param="variables")
     source_name, source = pick_source(request)
     avatar = find_avatar(services, request.avatar_id, caller.owner)
     picture = source_name == "image" or (source_name == "input_reference" and is_picture(intake.locate(source, source_name)))
@@ -125,6 +130,21 @@ def submit_avatar(services: Services, form: Form, caller: Caller) -> Job:
     return queue(services, intake, [item], spec, request.metadata, request.callback_url, caller)
 
 
+def submit_template(services: Services, form: Form, caller: Caller) -> Job:
+    """Check a request of `POST /v1/templates` and queue its job. Blocking."""
+    request = parse(TemplateRequest, form)
+    intake = Intake(services, caller.owner, form)
+    spec, item, script = template_spec(services, intake, request)
+    info = {**known([item]), "variables": list(script.slots())}
+    return queue(services, intake, [item], spec, request.metadata, request.callback_url, caller, info)
+
+
+def submit_personal(services: Services, intake: Intake, request: VideoRequest, caller: Caller) -> Job:
+    """Check a template's variables and queue one customer's job. Blocking."""
+    spec, items, info = personal_spec(services, intake, request, caller)
+    return queue(services, intake, items, spec, request.metadata, request.callback_url, caller, info)
+
+
 def queue(
     services: Services,
     intake: Intake,
@@ -133,6 +153,7 @@ def queue(
     metadata: dict[str, str],
     callback: str | None,
     caller: Caller,
+    info: dict[str, Any] | None = None,
 ) -> Job:
     """Store the inputs and create the job; an equal request with the same idempotency key gets the first one's job."""
     idempotency = None
@@ -150,7 +171,7 @@ def queue(
             callback_url=callback,
             request_id=caller.request_id,
             idempotency=idempotency,
-            info=known(items),
+            info=known(items) if info is None else info,
         )
     except BaseException:
         intake.take_back()

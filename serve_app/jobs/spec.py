@@ -10,24 +10,37 @@ from serve_app.planner import SyncMode
 from serve_app.request import Quality
 
 
+class PieceSpec(BaseModel):
+    """A part of what is said in a slot; see `request.Piece`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str = ""
+    ipa: str = ""
+    audio: str | None = None  # key in the media store
+
+
 class SpeechSpec(BaseModel):
-    """New speech: a stored sound file or words, for the whole clip or from `start` to `end` (seconds, as written)."""
+    """New speech: a stored sound file, words or the pieces of a slot, for the whole clip or from `start` to `end`
+    (seconds, as written)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     audio: str | None = None  # key in the media store
     text: str | None = None
+    pieces: tuple[PieceSpec, ...] = ()
     voice: str = "default"
     start: str | None = None
     end: str | None = None
 
 
 class JobSpec(BaseModel):
-    """One job. `kind` video: new speech on a clip; portrait: a still picture speaks; avatar: track and fit only."""
+    """One job. `kind` video: new speech on a clip; portrait: a still picture speaks; avatar: track and fit only;
+    template: an avatar with a script."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["video", "portrait", "avatar"] = "video"
+    kind: Literal["video", "portrait", "avatar", "template"] = "video"
     engine: str
     source: str  # key of the video or the picture
     speech: tuple[SpeechSpec, ...] = ()  # none for an avatar
@@ -39,3 +52,5 @@ class JobSpec(BaseModel):
     chunks: int | None = Field(default=None, ge=1, le=10_000)
     report: bool = True
     avatar_id: str | None = None  # the avatar that `source` and `face` were taken from
+    template_id: str | None = None  # the template that they and the speech were taken from
+    script: str | None = None  # of a template: YAML

@@ -24,6 +24,7 @@ from serve_app.jobs.spec import JobSpec
 from serve_app.jobs.tables import callbacks, chunks, idempotency, jobs, open_engine
 
 MAX_ATTEMPTS = 5
+LEARNED = ("avatar", "template")  # kinds whose ids other requests name
 KEEP_SECONDS = 7 * 86400.0  # rows of jobs that made nothing
 Clock = Callable[[], float]
 
@@ -58,7 +59,7 @@ class JobStore(AssetTable, Outbox):
 
         Raises IdempotencyConflict where the key came with another digest.
         """
-        kind = "avatar" if spec.kind == "avatar" else "video"
+        kind = spec.kind if spec.kind in LEARNED else "video"
         job = Job(
             f"{kind}_{uuid.uuid4().hex}",
             owner,
@@ -110,14 +111,14 @@ class JobStore(AssetTable, Outbox):
         limit: int = 20,
         newest_first: bool = True,
     ) -> list[Job]:
-        """Jobs by arrival; `after` is the id of the last one seen, `kind` avatar, or video for all others."""
+        """Jobs by arrival; `after` is the id of the last one seen, `kind` avatar, template, or video for all others."""
         wanted = sa.select(jobs)
         if owner is not None:
             wanted = wanted.where(jobs.c.owner == owner)
         if status is not None:
             wanted = wanted.where(jobs.c.status == status)
         if kind is not None:
-            wanted = wanted.where(jobs.c.kind == "avatar" if kind == "avatar" else jobs.c.kind != "avatar")
+            wanted = wanted.where(jobs.c.kind == kind if kind in LEARNED else jobs.c.kind.not_in(LEARNED))
         with self._read() as db:
             if after is not None:
                 mine = sa.true() if owner is None else jobs.c.owner == owner
@@ -274,7 +275,8 @@ class JobStore(AssetTable, Outbox):
             found: set[str | None] = {asset.key for asset in self._all_assets(db)}
             for text, result, report in db.execute(sa.select(jobs.c.spec, jobs.c.result, jobs.c.report)):
                 spec = json.loads(text)
-                found |= {spec["source"], result, report, *(part["audio"] for part in spec["speech"])}
+                sounds = [piece for part in spec["speech"] for piece in (part, *part.get("pieces", ()))]
+                found |= {spec["source"], result, report, *(sound["audio"] for sound in sounds)}
             for key, segment in db.execute(sa.select(chunks.c.key, chunks.c.segment)):
                 found |= {key, segment}
             return {key for key in found if key is not None}

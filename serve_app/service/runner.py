@@ -17,14 +17,17 @@ from serve_app.jobs.records import ChunkRow, Job, StaleFence
 from serve_app.jobs.spec import SpeechSpec
 from serve_app.jobs.store import JobStore
 from serve_app.media_store import MediaStore
+from serve_app.personalize import check_slots, unseen
 from serve_app.pipeline import JobReport, Watch, fit_avatar, probe_clip, run_sync, track_face
 from serve_app.planner import Plan
 from serve_app.portrait import PortraitRequest, run_portrait
-from serve_app.request import SpeechSource, SyncRequest, segment
+from serve_app.request import Piece, SpeechSource, SyncRequest, segment
+from serve_app.script import parse_script
 from serve_app.service.store_cache import StoreCache
 
 SHARES = {"track": 0.3, "fit": 0.15, "render": 0.55}  # of a job's time, about
 TELL_SECONDS = 0.25
+TEMPLATE_SECONDS = 10 * 365 * 86400.0  # a template stays until its owner deletes it
 
 
 class Stopped(LipSyncError):
@@ -71,6 +74,7 @@ class JobRun(Watch):
             "video": self._video,
             "portrait": self._portrait,
             "avatar": self._avatar,
+            "template": self._template,
         }
         kinds[self.job.spec.kind](executor)
 
@@ -113,11 +117,25 @@ class JobRun(Watch):
         avatar = fit_avatar(spec.engine, tracked, cache, executor, self.progress)
         self._succeed(None, None, {"avatar": avatar.path.name, **clip_facts(clip, clip.frames, clip.duration)})
 
+    def _template(self, executor: Executor) -> None:
+        spec, cache = self.job.spec, StoreCache(self._media)
+        clip = probe_clip(self._media.fetch(spec.source))
+        script = parse_script(spec.script or "")
+        notes = check_slots(clip, script)
+        tracked = track_face(clip, spec.face, cache, executor, self.progress)
+        fit_avatar(spec.engine, tracked, cache, executor, self.progress)
+        facts = {"notes": [*notes, *unseen(clip, script, tracked.track.usable)]}
+        self._keep = TEMPLATE_SECONDS
+        self._succeed(None, None, {**facts, **clip_facts(clip, clip.frames, clip.duration)})
+
     def _source(self, spec: SpeechSpec) -> SpeechSource:
         whole = spec.start is None or spec.end is None
         part = None if whole else segment(str(spec.start), str(spec.end))
-        audio = None if spec.audio is None else self._media.fetch(spec.audio)
-        return SpeechSource(audio, spec.text, part, spec.voice)
+        pieces = tuple(Piece(piece.text, piece.ipa, self._sound(piece.audio)) for piece in spec.pieces)
+        return SpeechSource(self._sound(spec.audio), spec.text, part, spec.voice, pieces)
+
+    def _sound(self, key: str | None) -> Path | None:
+        return None if key is None else self._media.fetch(key)
 
     def _place(self, key: str) -> Path:
         path = self._media.root / key

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deployments.media.encode import EncodeOptions, encode_new
+from deployments.media.sound import SoundPlan
+
 RATE = 48000
 FRAMES, PER_SECOND = 90, 30
 
@@ -37,6 +40,7 @@ def film(tmp_path: Path) -> Film:
         size: tuple[int, int] = (128, 96),
         pix_fmt: str = "yuv420p",
         color: int = 2,
+        rotation: int = 0,
     ) -> Path:
         path = tmp_path / name
         key = "x265-params" if codec == "libx265" else "x264-params"
@@ -46,6 +50,8 @@ def film(tmp_path: Path) -> Film:
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
             stream.codec_context.options = options
             stream.codec_context.color_primaries = stream.codec_context.color_trc = stream.codec_context.colorspace = color
+            if rotation:
+                stream.set_display_rotation(rotation)
             packets = []
             for number in range(FRAMES):
                 frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format=pix_fmt)
@@ -69,3 +75,33 @@ def room() -> NDArray[np.float32]:
     samples[RATE // 2 : RATE // 2 + RATE] += word
     samples[5 * RATE // 2 : 7 * RATE // 2] += word
     return samples.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def message(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three and a half seconds of a real face in closed groups of half a second, with a tone that pauses."""
+    from skimage import data
+
+    photo, folder = data.astronaut(), tmp_path_factory.mktemp("message")
+    frames = [np.ascontiguousarray(photo[k % 20 : k % 20 + 256, 90 + k : 346 + k]) for k in range(0, 70)]
+    time = np.arange(round(2.8 * RATE)) / RATE
+    tone = 0.1 * np.sin(2 * np.pi * 200 * time) * (np.sin(2 * np.pi * time / 1.4) > 0)
+    noise = 0.001 * np.random.default_rng(0).standard_normal(len(time))
+    encode_new(
+        256, 256, Fraction(25), frames, SoundPlan((tone + noise).astype(np.float32), RATE), EncodeOptions(), folder / "a.mp4"
+    )
+    with av.open(str(folder / "a.mp4")) as source, av.open(str(folder / "message.mp4"), "w") as out:
+        video, sound = source.streams.video[0], source.streams.audio[0]
+        stream, copied = out.add_stream("libx264", rate=25), out.add_stream_from_template(sound)
+        stream.width = stream.height = 256
+        stream.codec_context.options = {"crf": "18", "x264-params": "keyint=10:scenecut=0:open-gop=0"}
+        for frame in source.decode(video):
+            frame.pict_type = 0
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        source.seek(0)
+        for packet in source.demux(sound):
+            if packet.size:
+                packet.stream = copied
+                out.mux(packet)
+    return folder / "message.mp4"

@@ -13,9 +13,8 @@ import pytest
 from deployments.contracts import Clip, Span
 from deployments.errors import OptionError, SpeechError
 from deployments.media.decode import decode
-from deployments.media.encode import EncodeOptions, encode_new
 from deployments.media.probe import probe
-from deployments.media.sound import SoundPlan, read_sound
+from deployments.media.sound import read_sound
 from serve_app.cache import Cache
 from serve_app.executor import SerialExecutor
 from serve_app.personalize import Wanted, check_slots, check_speech, create_template, personalize
@@ -31,36 +30,6 @@ RATE = 48000
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return Cache(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def message(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three and a half seconds of a real face in closed groups of half a second, with a tone that pauses."""
-    from skimage import data
-
-    photo, folder = data.astronaut(), tmp_path_factory.mktemp("message")
-    frames = [np.ascontiguousarray(photo[k % 20 : k % 20 + 256, 90 + k : 346 + k]) for k in range(0, 70)]
-    time = np.arange(round(2.8 * RATE)) / RATE
-    tone = 0.1 * np.sin(2 * np.pi * 200 * time) * (np.sin(2 * np.pi * time / 1.4) > 0)
-    noise = 0.001 * np.random.default_rng(0).standard_normal(len(time))
-    encode_new(
-        256, 256, Fraction(25), frames, SoundPlan((tone + noise).astype(np.float32), RATE), EncodeOptions(), folder / "a.mp4"
-    )
-    with av.open(str(folder / "a.mp4")) as source, av.open(str(folder / "message.mp4"), "w") as out:
-        video, sound = source.streams.video[0], source.streams.audio[0]
-        stream, copied = out.add_stream("libx264", rate=25), out.add_stream_from_template(sound)
-        stream.width = stream.height = 256
-        stream.codec_context.options = {"crf": "18", "x264-params": "keyint=10:scenecut=0:open-gop=0"}
-        for frame in source.decode(video):
-            frame.pict_type = 0
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-        source.seek(0)
-        for packet in source.demux(sound):
-            if packet.size:
-                packet.stream = copied
-                out.mux(packet)
-    return folder / "message.mp4"
 
 
 @pytest.fixture(scope="module")

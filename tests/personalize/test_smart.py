@@ -37,16 +37,17 @@ def frames(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def replaced(clip: Clip, start: int, stop: int, out: Path) -> Path:
-    """The clip with the frames from `start` to `stop` encoded again (twice as bright), all others copied."""
+    """The clip with the frames from `start` to `stop` encoded again, all others copied."""
     match = copying(clip, "high").match
     options = EncodeOptions("high", match)
     parts = [out.with_name(f"{k}.mkv") for k in range(4)]
     middle = (start + stop) // 2
-    copy_chunk(clip, Span(0, start), match, parts[0])
+    if start:
+        copy_chunk(clip, Span(0, start), match, parts[0])
     encode_chunk(clip, decode(clip, Span(start, middle)), options, parts[1])
     encode_chunk(clip, decode(clip, Span(middle, stop)), options, parts[2])
     copy_chunk(clip, Span(stop, clip.frames), match, parts[3])
-    stitch(clip, parts, clip.pts, None, out)
+    stitch(clip, parts if start else parts[1:], clip.pts, None, out)
     return out
 
 
@@ -79,6 +80,22 @@ def test_other_containers_copy_too(film: Film, tmp_path: Path, suffix: str) -> N
     out = replaced(probe(source), 15, 45, tmp_path / f"out{suffix}")
     seen = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames(source), frames(out), strict=True)]
     assert max(seen[:15] + seen[45:]) == 0 and max(seen[15:45]) > 0
+
+
+@pytest.mark.parametrize("start", [0, 15])
+def test_rotation_and_colours_stay(film: Film, tmp_path: Path, start: int) -> None:
+    """Whichever encoder made the first chunk."""
+    source = film(rotation=90, color=1)
+    out = replaced(probe(source), start, 45, tmp_path / "out.mp4")
+    before, after = probe(source), probe(out)
+    assert before.rotation in (90, 270) and before.color["space"] == 1
+    assert (after.rotation, after.width, after.height, after.color) == (
+        before.rotation,
+        before.width,
+        before.height,
+        before.color,
+    )
+    assert len(frames(out)) == 90
 
 
 def test_the_header_holds_both_encoders_and_fits_their_profiles(film: Film) -> None:

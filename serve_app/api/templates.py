@@ -1,0 +1,51 @@
+"""`/v1/templates`: a filmed message with slots, learned once; `POST /v1/videos {template_id, variables}` says it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+
+from serve_app.api.auth import Owner
+from serve_app.api.listing import page_of
+from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, show_job
+from serve_app.api.services import Door
+from serve_app.api.submit import submit_template
+from serve_app.api.take import body_of, take_job
+from serve_app.api.videos import forget, job_of
+
+router = APIRouter(prefix="/v1", tags=["templates"])
+KINDS = ("template",)
+
+
+@router.post("/templates", openapi_extra=body_of("TemplateRequest", ("video",)))
+async def create_template(request: Request, services: Door, owner: Owner) -> JobAnswer:
+    """Check clip and script, and queue the fit of the person. The id can be used once its status is `completed`."""
+    return show_job(await take_job(request, services, owner, submit_template))
+
+
+@router.get("/templates")
+def list_templates(
+    services: Door,
+    owner: Owner,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    status: StatusWord | None = None,
+) -> JobList:
+    """The caller's templates."""
+    return page_of(services.jobs, owner, "template", after, limit, order == "desc", status)
+
+
+@router.get("/templates/{template_id}")
+def get_template(template_id: str, services: Door, owner: Owner) -> JobAnswer:
+    """One template, with the names of its variables."""
+    return show_job(job_of(services, template_id, owner, KINDS))
+
+
+@router.delete("/templates/{template_id}")
+def delete_template(template_id: str, services: Door, owner: Owner) -> Deleted:
+    """Delete a template. Jobs that use it already go on."""
+    job_of(services, template_id, owner, KINDS)
+    forget(services, services.jobs.delete(template_id, owner))
+    return Deleted(id=template_id, object="template.deleted")
