@@ -32,6 +32,11 @@ ENGINES: dict[str, Entry] = {
         "Vasa1",
         "after VASA-1: generated motion, drawn by a decoder that learns this person's mouth within minutes",
     ),
+    "gaussian_splatting": Entry(
+        "deployments.engines.gaussian_splatting.engine",
+        "GaussianSplatting",
+        "an avatar of 3-D Gaussians on the face mesh, fitted to this person (Kerbl et al. 2023, Qian et al. 2024)",
+    ),
     "portrait": Entry(
         "deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`", takes="image"
     ),

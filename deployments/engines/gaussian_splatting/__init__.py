@@ -1,0 +1,1 @@
+"""3-D Gaussian splatting: an avatar of Gaussians that ride on the tracked face mesh."""

@@ -1,0 +1,48 @@
+"""Learn a person: fill the bank, seed Gaussians on the mesh, train them. Deterministic; goes on where it was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from deployments.contracts import Clip, Progress, Track
+from deployments.engines.gaussian_splatting.avatar import Head, save_head
+from deployments.engines.gaussian_splatting.config import GaussianConfig
+from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose
+from deployments.engines.gaussian_splatting.seed import paint, start
+from deployments.engines.gaussian_splatting.shots import Shots, collect
+from deployments.engines.gaussian_splatting.train import new_run, train
+from deployments.errors import NoFaceError
+from deployments.retrieval.fill import fill_bank
+
+PAINTERS = 15  # frames whose median colour the Gaussians start with
+LEAST_FRAMES = 25
+
+
+def fit_avatar(clip: Clip, track: Track, out: Path, config: GaussianConfig, progress: Progress) -> Head:
+    """Learn the person of a clip into the folder `out`. Raises NoFaceError under 25 usable frames."""
+    if int(track.usable.sum()) < LEAST_FRAMES:
+        found = f"{clip.path.name} has {int(track.usable.sum())}"
+        raise NoFaceError(f"Gaussians need {LEAST_FRAMES} frames with a usable face, {found}; take --engine video_rewrite")
+    out.mkdir(parents=True, exist_ok=True)
+    bank = fill_bank(clip, track, out, config.retrieval, progress)
+    rig, coder, shots, opened = collect(bank, track, config)
+    avatar, binding = start(rig, opened, config)
+    run = new_run(_painted(avatar, binding, shots))
+    unit = float(shots.pose.scale.median())
+    binding = train(run, binding, shots, unit, config.fit, lambda state: progress("gaussians", state.step, config.fit.steps))
+    progress("gaussians", config.fit.steps, config.fit.steps)
+    head = Head(run.best, binding, rig, coder, bank)
+    facts = {"clip": clip.digest, "gaussians": len(binding.owner), "history": run.history, "psnr": run.best_psnr}
+    save_head(head, out, facts)
+    return head
+
+
+def _painted(avatar: Gaussians, binding: Binding, shots: Shots) -> Gaussians:
+    """Start colours: the median of frames, half of them those with the most open mouths."""
+    gap = (shots.pose.vertices[:, 14, 1] - shots.pose.vertices[:, 13, 1]) / shots.pose.scale
+    spread = np.linspace(0, len(shots) - 1, PAINTERS // 2 + 1).astype(int)
+    rows = np.unique(np.concatenate([spread, gap.argsort(descending=True)[: PAINTERS // 2].numpy()]))
+    at = Pose(shots.pose.vertices[rows], shots.pose.scale[rows], shots.pose.code[rows])
+    return paint(avatar, binding, at, [shots.rgb[int(row)].numpy() for row in rows], np.zeros((len(rows), 2), np.float32))

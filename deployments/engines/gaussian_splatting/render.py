@@ -1,0 +1,132 @@
+"""One chunk: rig to pixels, Gaussians to windows in one raster call a batch, fine texture, colours, patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deployments.contracts import Avatar, Motion, Patch, Picture, Track
+from deployments.engines.gaussian_splatting.avatar import Head, load_head
+from deployments.engines.gaussian_splatting.config import GaussianConfig
+from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, draw, pose
+from deployments.errors import RenderError
+from deployments.face.composite import match_rim, two_band
+from deployments.retrieval.plan import Plan, PlanKey
+from deployments.retrieval.warp import Place, blend, place, warp
+from kernels.checks import KernelError
+
+TILE = 16  # windows are whole tiles, so that what is drawn does not depend on the batch
+SURE = 0.5  # alpha below which a drawn colour is too thin to be divided by
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One frame of a batch that has something to draw."""
+
+    picture: Picture
+    row: int
+    here: Place
+
+
+class Stage:
+    """A job's plan and its avatar on the device; a worker keeps the last one."""
+
+    def __init__(self, head: Head, motion: Motion, track: Track, config: GaussianConfig) -> None:
+        self.head, self.config = head, config
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.plan = Plan(head.bank, motion, track, config.retrieval)
+        self.gaussians, self.binding = shown(head, self.device)
+        if (self.plan.row >= 0).any():
+            self.codes = head.coder.encode(self.plan.wanted, self.plan.faces.angles())
+            self.vertices = head.rig.vertices(self.plan.target)
+
+    def patches(self, pictures: Iterable[Picture]) -> Iterator[Patch | None]:
+        """One patch or None for every picture."""
+        size = self.config.batch if self.device.type == "cuda" else 1
+        source = iter(pictures)
+        while batch := list(islice(source, size)):
+            yield from self._batch(batch)
+
+    def _batch(self, batch: list[Picture]) -> Iterator[Patch | None]:
+        found = [self._piece(picture) for picture in batch]
+        pieces = [piece for piece in found if piece is not None]
+        windows = iter(self._draw(pieces) if pieces else ())
+        for piece in found:
+            yield None if piece is None else self._finish(piece, next(windows))
+
+    def _piece(self, picture: Picture) -> Piece | None:
+        row = self.plan.row_of(picture.index)
+        here = None if row is None else place(self.head.bank, self.plan.pixels(row), picture.size())
+        return None if row is None or here is None else Piece(picture, row, here)
+
+    def _draw(self, pieces: list[Piece]) -> Floats:
+        """Windows [B, h, w, 4] of all pieces, as large as the largest: colours weighted by alpha, and alpha."""
+        height, width = (-(-max(p.here.alpha.shape[axis] for p in pieces) // TILE) * TILE for axis in (0, 1))
+        rows = [piece.row for piece in pieces]
+        vertices = np.stack([self.plan.faces.to_pixels(self.vertices[row], row) for row in rows])
+        arrays = (vertices, self.plan.faces.scale[rows], self.codes[rows])
+        at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(self.device) for a in arrays))
+        corner = torch.tensor([(p.here.x, p.here.y) for p in pieces], dtype=torch.float32, device=self.device)
+        try:
+            with torch.inference_mode():
+                picture = draw(pose(self.gaussians, self.binding, at), corner, height, width)
+        except KernelError as error:
+            raise RenderError(f"gaussian_splatting could not draw {len(pieces)} frames of {width}x{height}: {error}") from error
+        return np.asarray(torch.cat([picture.colours, picture.alpha[..., None]], -1).cpu().numpy(), np.float32)
+
+    def _finish(self, piece: Piece, window: Floats) -> Patch:
+        """The coarse band is Gaussians and retrieved mouths, the fine band the nearest filmed mouth; colours by the rim."""
+        here, share = piece.here, self.config.retrieved_share
+        height, width = here.alpha.shape
+        coarse, nearest = self._retrieved(piece, share > 0)
+        alpha = window[:height, :width, 3:]
+        thin = np.maximum(1 - alpha / SURE, 0)  # where hardly any Gaussian is, the filmed mouth is
+        drawn = window[:height, :width, :3] * 255 / np.maximum(alpha, SURE) + thin * nearest
+        textured = two_band((1 - share) * drawn + share * coarse, nearest, self.config.texture_gain)
+        frame = piece.picture.window(here.x, here.y, width, height).astype(np.float32)
+        mouth = match_rim(textured, frame, here.alpha)
+        return Patch(here.x, here.y, np.clip(np.rint(mouth), 0, 255).astype(np.uint8), here.alpha)
+
+    def _retrieved(self, piece: Piece, mean: bool) -> tuple[Floats, Floats]:
+        """The retrieved mouths' mean (if asked for) and the nearest of them, warped onto this frame."""
+        bank, rows = self.head.bank, self.plan.choice.rows[piece.row]
+        if mean:
+            return blend(bank, piece.here.raster, rows, self.plan.choice.weights[piece.row])
+        nearest = warp(bank, piece.here.raster, int(rows[0]), cv2.INTER_CUBIC)
+        return nearest, nearest
+
+
+def shown(head: Head, device: torch.device) -> tuple[Gaussians, Binding]:
+    """The Gaussians of triangles that a mask shows, on the device."""
+    alpha = np.concatenate([head.bank.mesh.alpha, np.ones(2 * len(head.rig.upper), np.float32)])
+    visible = torch.from_numpy(alpha[head.rig.triangles].max(1) > 0)[head.binding.owner]
+    cut = {
+        name: (value[:, visible] if name.endswith("_basis") else value[visible]).contiguous().to(device)
+        for name, value in vars(head.gaussians).items()
+    }
+    own = head.binding
+    rows = (own.owner[visible], own.weights[visible], own.layer[visible])
+    parts = (own.triangles, *rows, own.rest, own.rim)
+    return Gaussians(**cut), Binding(*(part.to(device) for part in parts))
+
+
+@lru_cache(maxsize=1)
+def stage_of(key: PlanKey, config: GaussianConfig) -> Stage:
+    """The stage of a job."""
+    return Stage(load_head(key.avatar.path), key.motion, key.track, config)
+
+
+def render(
+    avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, config: GaussianConfig
+) -> Iterator[Patch | None]:
+    """Patches of a span's frames."""
+    yield from stage_of(PlanKey(avatar, motion, track, config.retrieval), config).patches(pictures)
