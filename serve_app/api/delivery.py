@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -24,6 +25,9 @@ from serve_app.media_store import MediaMissing
 router = APIRouter(prefix="/v1", tags=["videos"])
 PIECE_BYTES = 1 << 18
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+UNSAFE_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff"*/:<>?\\|]')
+MAX_NAME = 100
+REPORT_SECONDS = 600  # or as long as the whole job took: a report that is not there then was lost with its worker
 ENDINGS = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -55,9 +59,15 @@ def get_content(video_id: str, request: Request, services: Door, owner: Owner, v
     if request.headers.get("if-none-match") in (headers["ETag"], "*"):
         return Response(status_code=304, headers=headers)
     path = services.media.fetch(job.result)
-    return FileResponse(
-        path, media_type="video/mp4", filename=f"{job.id}.mp4", content_disposition_type="inline", headers=headers
-    )
+    name = file_name(job)
+    return FileResponse(path, media_type="video/mp4", filename=name, content_disposition_type="inline", headers=headers)
+
+
+def file_name(job: Job) -> str:
+    """What a browser shall call the video: after the clip that was sent, without what file systems refuse."""
+    told = str(job.info.get("name", "")).replace("\\", "/").rsplit("/", 1)[-1]
+    stem = UNSAFE_IN_NAMES.sub("_", told.rsplit(".", 1)[0])[:MAX_NAME].strip(" .")
+    return f"{stem}.lipsync.mp4" if stem else f"{job.id}.mp4"
 
 
 @router.get("/videos/{video_id}/report")
@@ -69,18 +79,22 @@ def get_report(video_id: str, services: Door, owner: Owner, format: str = "json"
     finished(job, "report")
     if job.report is None:
         raise JobNotFound("expected a job with a quality report, got one without; ask for it with report=true")
-    page = report_page(services, job.report)
+    page = report_page(services, job, job.report)
     if format == "json":
         return FileResponse(page.with_name("report.json"), media_type="application/json")
     return FileResponse(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
 
-def report_page(services: Services, key: str) -> Path:
-    """The report's page, which is written last. Raises ApiError (409) while the report is being made."""
+def report_page(services: Services, job: Job, key: str) -> Path:
+    """The report's page, which is written last. Raises ApiError (409) while it is being made, JobNotFound if it was lost."""
     with suppress(MediaMissing):
         page = services.media.fetch_folder(key) / "report.html"
         if page.is_file():
             return page
+    ended = job.completed_at or 0.0
+    if time.time() - ended > max(REPORT_SECONDS, ended - (job.started_at or ended)):
+        services.jobs.drop_report(job.id, job.fence)
+        raise JobNotFound("expected a quality report, got none: the process that made it was stopped; the video is whole")
     raise ApiError("expected a finished report, got none yet; it follows the video", 409, "not_ready", retry_after=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 from serve_app.api.errors import ApiError, about
 from serve_app.api.schemas import MediaRef
@@ -30,6 +31,7 @@ class Checked:
     facts: MediaFacts
     key: str
     kept: bool  # an asset: it lies in the store already
+    name: str  # as the caller calls it; never used as a path
 
 
 class Intake:
@@ -47,7 +49,8 @@ class Intake:
             path, key = self._once(source, param)
             digest = PurePosixPath(key).stem if key else content_digest(path)
             facts = self._facts(path, digest, kind, face and self._services.settings.look_for_face)
-            return Checked(param, path, facts, key or f"{ROOM}/{digest[:2]}/{digest}{facts.suffix}", key is not None)
+            place = key or f"{ROOM}/{digest[:2]}/{digest}{facts.suffix}"
+            return Checked(param, path, facts, place, key is not None, self._name(source))
 
     def _facts(self, path: Path, digest: str, kind: Kind, face: bool) -> MediaFacts:
         from serve_app.intake import check_media
@@ -60,6 +63,14 @@ class Intake:
                 known.clear()
             known[digest, kind, face] = facts
         return facts
+
+    def _name(self, source: MediaRef) -> str:
+        name = source.file_id or ""
+        if source.url is not None:
+            return unquote(urlsplit(source.url).path)
+        if name in self._form.files:
+            return self._form.files[name].filename
+        return self._services.jobs.asset(name, self._owner).name
 
     def locate(self, source: MediaRef, param: str) -> Path:
         """The file behind a field, not probed yet."""

@@ -181,9 +181,12 @@ def queue(
 
 
 def known(items: list[Checked]) -> dict[str, Any]:
-    """What callers may know of the output before it is planned: the picture's size, and its length where it has one."""
+    """What is known of the output before it is planned: the picture's size, its length where it has one, the clip's name."""
     facts = [item.facts for item in items if item.facts.kind != "audio"]
-    return {"width": facts[0].width, "height": facts[0].height, "seconds": float(facts[0].seconds or 0)} if facts else {}
+    if not facts:
+        return {}
+    size = {"width": facts[0].width, "height": facts[0].height, "seconds": float(facts[0].seconds or 0)}
+    return {**size, "name": items[0].name}
 
 
 def read_speech(request: VideoRequest) -> list[SegmentInput]:

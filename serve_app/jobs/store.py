@@ -204,6 +204,12 @@ class JobStore(AssetTable, Outbox):
             ends = {"fraction": 1.0, "eta": 0.0, "expires_at": self._clock() + keep}
             return self._finish(db, job, "succeeded", **values, **ends)
 
+    def drop_report(self, id: str, fence: int) -> None:
+        """There will be no report of a job that succeeded: its worker ended while it was made."""
+        mine = sa.and_(jobs.c.id == id, jobs.c.fence == fence, jobs.c.status == "succeeded")
+        with self._write() as db:
+            db.execute(jobs.update().where(mine).values(report=None))
+
     def fail(self, id: str, fence: int, code: str, message: str) -> Job:
         """The job cannot be done. Raises StaleFence."""
         with self._write() as db:

@@ -29,7 +29,7 @@ class DispatchSettings:
 
     slots: int = 2  # jobs at once: while one is stitched, the other one renders
     lease: float = 20.0
-    beat: float = 1.0  # heartbeat; also how soon a cancellation is seen
+    beat: float = 0.5  # heartbeat; also how soon a cancellation is seen
     idle: float = 0.2  # between looks into an empty queue
     keep: float = 7 * 86400  # results
 
@@ -132,11 +132,12 @@ class Dispatcher:
     def _ended(self, run: JobRun, error: Exception, about: dict[str, object]) -> None:
         """Say in the table why a job ended early."""
         id_, fence = run.job.id, run.job.fence
-        if run.settled:
-            log.warning("report_failed", error=f"{type(error).__name__}: {error}", **about)
-            return
         try:
             match error:
+                case _ if run.settled:  # the video is whole; callers are told that no report will follow
+                    self._jobs.drop_report(id_, fence)
+                    self._media.delete_folder(f"reports/{id_}")
+                    log.warning("report_failed", error=f"{type(error).__name__}: {error}", **about)
                 case StaleFence():
                     log.warning("job_lost", **about)
                 case Stopped():

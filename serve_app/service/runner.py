@@ -171,9 +171,9 @@ class JobRun(Watch):
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Tell the table how far the job is, a few times a second; raise what ends it."""
-        if self.settled:  # only the report is left; a worker that ends now leaves it unwritten
-            return
         self.flags.check()
+        if self.settled:  # only the report is left, and callers do not wait for it
+            return
         self._done[stage] = done / total if total else 1.0
         now = time.monotonic()
         if now - self._told < TELL_SECONDS and done < total:

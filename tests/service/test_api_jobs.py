@@ -17,6 +17,11 @@ import numpy as np
 import pytest
 from openai import OpenAI
 
+from serve_app.api import delivery
+from serve_app.api.delivery import file_name
+from serve_app.jobs.records import Job
+from serve_app.jobs.spec import JobSpec
+
 _SPEC = importlib.util.spec_from_file_location("api_kit", Path(__file__).with_name("api_kit.py"))
 kit = sys.modules.setdefault("api_kit", importlib.util.module_from_spec(_SPEC))
 if not hasattr(kit, "serving"):
@@ -66,6 +71,7 @@ def test_the_content_can_be_read_in_parts_and_is_not_sent_twice(server: Any, don
         assert (again.status_code, again.content) == (304, b"")
         assert client.get(done["content_url"], headers={"Range": "bytes=99999999-"}).status_code == 416
         kit.refusal(client.get(done["content_url"] + "?variant=thumbnail"), 400, param="variant")
+        assert whole.headers["content-disposition"] == "inline; filename*=utf-8''my%20clip.lipsync.mp4"
 
 
 def test_the_stream_of_a_finished_job_holds_all_its_frames(server: Any, done: dict[str, Any], tmp_path: Path) -> None:
@@ -85,6 +91,35 @@ def comment_of(path: Path) -> str:
 
     with open_input(path) as container:
         return str(container.metadata["comment"])
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("Zoë at work.final.MOV", "Zoë at work.final.lipsync.mp4"),
+        ("..\\..\\etc/passwd", "passwd.lipsync.mp4"),
+        ('a"b\r\nSet-Cookie: x=1.mp4', "a_b__Set-Cookie_ x=1.lipsync.mp4"),
+        ("x" * 300 + ".mp4", "x" * 100 + ".lipsync.mp4"),
+        (".mp4", "video_1.mp4"),
+        (None, "video_1.mp4"),
+    ],
+)
+def test_a_video_is_called_after_its_clip(told: str | None, name: str) -> None:
+    spec = JobSpec(engine="fake", source="inputs/aa/clip.mp4")
+    assert file_name(Job("video_1", "ann", spec, "succeeded", 0.0, info={} if told is None else {"name": told})) == name
+
+
+def test_a_report_that_was_lost_with_its_worker_is_not_promised_for_ever(idle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = idle.jobs.create(JobSpec(engine="fake", source="inputs/aa/clip.mp4"), "anonymous")
+    job = idle.jobs.claim("worker", 60)
+    assert job is not None and job.id == made.id
+    idle.jobs.succeed(job.id, job.fence, "results/a.mp4", f"reports/{job.id}", {}, 60)
+    with idle.client() as client:
+        place = client.get(f"/v1/videos/{job.id}").json()["report_url"]
+        kit.refusal(client.get(place), 409, "not_ready")
+        monkeypatch.setattr(delivery, "REPORT_SECONDS", -1)
+        assert "was stopped" in kit.refusal(client.get(place), 404, "not_found")
+        assert client.get(f"/v1/videos/{job.id}").json()["report_url"] is None
 
 
 def test_events_end_with_the_finished_job(server: Any, done: dict[str, Any]) -> None:

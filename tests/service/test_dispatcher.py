@@ -19,6 +19,7 @@ import pytest
 from deployments.contracts import Avatar
 from deployments.records import load_track
 from deployments.wire import give
+from deployments.worker import ReportTask
 from serve_app.cache import Cache
 from serve_app.executor import Executor, LocalExecutor, OnTick, SerialExecutor
 from serve_app.jobs.records import FINAL, Job, StaleFence
@@ -139,6 +140,30 @@ def test_a_queued_job_becomes_what_run_sync_makes(desk: Desk, reference: Referen
     }  # fmt: skip
     assert [(row.start, row.stop, row.fence) for row in desk.jobs.chunks(job.id)] == [(0, 15, 1), (15, 30, 1), (30, 45, 1)]
     assert done.report == (f"reports/{job.id}" if make is serial else None)
+
+
+class Measuring(SerialExecutor):
+    """A report that takes for ever."""
+
+    def call(self, function: Callable[..., Any], task: Any, progress: Any) -> Any:
+        if not isinstance(task, ReportTask):
+            return super().call(function, task, progress)
+        task.folder.mkdir(parents=True)
+        (task.folder / "report.json").write_text("{")
+        while True:
+            progress("measure", 1, 2)
+            time.sleep(0.01)
+
+
+def test_a_report_that_ends_with_its_process_is_not_promised_any_more(desk: Desk, reference: Reference) -> None:
+    job = desk.ask(report=True)
+    with dispatcher(desk.jobs, desk.media, lambda job, flags: Measuring()):
+        assert desk.ended(job.id).report == f"reports/{job.id}"
+        desk.until(job.id, lambda job: (desk.media.root / f"reports/{job.id}/report.json").is_file())
+    done = desk.jobs.get(job.id)
+    assert (done.status, done.report) == ("succeeded", None)
+    assert desk.result(done) == reference.result
+    assert not files(desk.media.root / "reports"), "nothing half-made stays"
 
 
 def test_a_cancelled_job_ends_soon_and_leaves_no_result(desk: Desk) -> None:
