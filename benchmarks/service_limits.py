@@ -1,4 +1,4 @@
-"""The server at its limits: bodies of two gigabytes, and how soon a cancelled job has ended.
+"""The server at its limits: bodies of two gigabytes, how soon a cancelled job has ended, and the command line against it.
 
     python -m benchmarks.service_limits [--out benchmarks/results/service_limits.json] [--engines fake video_rewrite]
 
@@ -11,8 +11,11 @@ server's folder are counted. Requests go to 127.0.0.1 only.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -166,6 +169,39 @@ def wait_rendering(job: str) -> None:
         time.sleep(0.05)
 
 
+def remote_and_local(folder: Path, clip: Path) -> dict[str, Any]:
+    """`lipsync sync` with and without `--server`: the same frames, sound and tags?"""
+    command = [sys.executable, "-m", "serve_app", "sync", str(clip), "--text", "Good morning, John.", "--no-report"]
+    for name, extra in (("local", []), ("remote", ["--server", URL])):
+        done = subprocess.run([*command, "-o", str(folder / f"{name}.mp4"), *extra], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    local, remote = (contents(folder / f"{name}.mp4") for name in ("local", "remote"))
+    return {"frames": local["frames"], **{f"same_{what}": local[what] == remote[what] for what in local}}
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """What a file shows, sounds and says."""
+    import av
+
+    pictures, sound = hashlib.sha256(), hashlib.sha256()
+    with av.open(str(path)) as container:
+        tags = dict(container.metadata)
+        frames = [(frame.pts, pictures.update(frame.to_ndarray().tobytes())) for frame in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        packets = [(packet.pts, sound.update(bytes(packet))) for packet in container.demux(audio=0) if packet.size]
+    times = [[pts for pts, _ in rows] for rows in (frames, packets)]
+    return {"frames": len(frames), "times": times, "pictures": pictures.digest(), "sound": sound.digest(), "tags": tags}
+
+
+def gpu_memory(engines: list[str]) -> dict[str, float | None]:
+    """What `/metrics` says; None where a series is missing."""
+    time.sleep(12)  # the replicas are asked every ten seconds
+    told = dict(line.rsplit(" ", 1) for line in httpx.get(f"{URL}/metrics").text.splitlines() if not line.startswith("#"))
+    series = {name: told.get(f'lipsync_gpu_memory_bytes{{engine="{name}"}}') for name in engines}
+    return {name: None if value is None else float(value) for name, value in series.items()}
+
+
 def main() -> None:
     """Measure and print; write the JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -178,6 +214,9 @@ def main() -> None:
         minute, second = make_clip(60, folder / "minute.mp4"), make_clip(1, folder / "second.mp4")
         with server(folder, 1, args.engines):
             known = asset(minute)
+            found["gpu_memory_bytes"] = gpu_memory(args.engines)
+            if "video_rewrite" in args.engines:
+                found["remote_and_local"] = remote_and_local(folder, make_clip(4, folder / "four.mp4"))
             found["cancel"] = [cancelling(engine, known) for engine in args.engines]
             found["uploads"] = uploads(folder / "store", second)
     found["load_average_after"] = os.getloadavg()[0]
