@@ -113,13 +113,16 @@ class Cluster:
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(max(1, int(seconds)))}
         if version != "0":
             query["resourceVersion"] = version
-        for line in self._lines(kind, None, query, seconds + 5):
-            event = json.loads(line)
-            if event["type"] == "ERROR":  # the version is too old by now: look again
-                return
-            yield None if event["type"] == "DELETED" else event["object"]
+        try:
+            for line in self._lines(kind, None, query, seconds + 5):
+                event = json.loads(line)
+                if event["type"] == "ERROR":  # the version is too old by now: look again
+                    return
+                yield None if event["type"] == "DELETED" else event["object"]
+        except _Gone:
+            return
 
-    def log(self, pod: str, container: str | None = None, seconds: float = 3600.0) -> Iterator[str]:
+    def log(self, pod: str, container: str | None = None, seconds: float = 7 * 86400.0) -> Iterator[str]:
         """Lines of a pod's log as they come."""
         query = {"follow": "true", **({"container": container} if container else {})}
         yield from self._lines("Pod", f"{pod}/log", query, seconds)
@@ -213,6 +216,10 @@ class _NotFound(ClusterError):
     """The object is not there; its kind is known."""
 
 
+class _Gone(ClusterError):
+    """A version that the cluster no longer knows."""
+
+
 @contextmanager
 def translated(verb: str, kind: str, name: str | None) -> Iterator[None]:
     """The client's errors as ours."""
@@ -250,6 +257,8 @@ def explain(status: int, body: Any, verb: str, kind: str, name: str | None) -> C
             error = Conflict(f"{what}: {words} ({causes}); put the values into the overlay, or give --force")
         case 409:
             error = Conflict(f"{what}: {message}")
+        case 410:
+            error = _Gone(f"{what}: {message}")
         case 400 | 422:
             error = Refused(f"the cluster refuses {what}: {causes or message}")
         case _:

@@ -1,4 +1,4 @@
-"""Two ways to change a document: JSON 6902 operations, and merging in the way of Kubernetes."""
+"""Two ways to change a document: JSON 6902 operations, and merging maps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import copy
 from typing import Any
 
 from deployments.errors import OptionError
-
-KEYS = ("name", "groupName")  # by which items of a list are the same one
 
 
 def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
@@ -50,33 +48,17 @@ def apply(place: Any, last: str, operation: dict[str, Any]) -> None:
 
 
 def merge(document: Any, change: Any) -> Any:
-    """A strategic merge: maps are merged, null deletes, lists of named items are merged by name, others are replaced."""
-    if isinstance(document, dict) and isinstance(change, dict):
-        merged = copy.deepcopy(document)
-        for key, value in change.items():
-            if value is None:
-                merged.pop(key, None)
-            else:
-                merged[key] = merge(merged[key], value) if key in merged else copy.deepcopy(value)
-        return merged
-    if isinstance(document, list) and isinstance(change, list):
-        key = list_key(document + change)
-        if key is not None:
-            return merge_lists(document, change, key)
-    return copy.deepcopy(change)
-
-
-def list_key(items: list[Any]) -> str | None:
-    """The field by which all items are known, if there is one."""
-    for key in KEYS:
-        if items and all(isinstance(item, dict) and key in item for item in items):
-            return key
-    return None
-
-
-def merge_lists(items: list[Any], changes: list[Any], key: str) -> list[Any]:
-    """Known items changed in place, new ones in front, as Kubernetes does it."""
-    by_name = {change[key]: change for change in changes}
-    known = {item[key] for item in items}
-    new = [copy.deepcopy(change) for change in changes if change[key] not in known]
-    return new + [merge(item, by_name[item[key]]) if item[key] in by_name else copy.deepcopy(item) for item in items]
+    """A merge of maps, in which null deletes. Raises OptionError for lists: how they merge depends on the kind's schema."""
+    if isinstance(change, list):
+        raise OptionError(
+            "a merging patch that sets a list: write it as JSON 6902 operations, or render with `kubectl kustomize`"
+        )
+    if not isinstance(document, dict) or not isinstance(change, dict):
+        return copy.deepcopy(change)
+    merged = copy.deepcopy(document)
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged

@@ -1,7 +1,7 @@
 """Overlays -> documents, as `kubectl kustomize` makes them, for machines that have no kubectl.
 
-It knows what our overlays use and refuses all else: resources, components, patches (JSON 6902, strategic for maps and for
-lists with a `name` or `groupName`), generators without a hash, replacements of a whole field, labels, namespace, images.
+It knows what our overlays use and refuses all else: resources, components, patches (JSON 6902; merging for maps
+only), generators without a hash, replacements of a whole field, labels, namespace, images.
 A test compares every overlay with the real one.
 """
 
@@ -22,8 +22,9 @@ from k8s.patches import json_patch, merge
 Document = dict[str, Any]
 HOME = Path(__file__).resolve().parent
 OVERLAYS = HOME / "overlays"
+OURS = "lipsync"  # the image's name in the base
 LOCAL = "config.kubernetes.io/local-config"
-CLUSTER_WIDE = ("Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition")
+CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition")
 KNOWN = {
     *("apiVersion", "kind", "namespace", "resources", "components", "patches", "labels", "images", "replacements"),
     *("configMapGenerator", "secretGenerator"),
@@ -41,9 +42,8 @@ def overlay_path(name: str) -> Path:
 
 def render(folder: Path, image: str | None = None) -> list[Document]:
     """All documents of a kustomization; `image` replaces ours. Raises OptionError."""
-    found = build(folder.resolve(), [])
-    if image is not None:
-        set_images(found, [split_image(image)])
+    own = None if image is None else split_image(image)
+    found = build(folder.resolve(), [], own)
     return [document for document in found if not is_local(document)]
 
 
@@ -61,24 +61,28 @@ def read_yaml(path: Path) -> list[Any]:
         raise OptionError(f"expected a YAML file at {path}: {error}") from error
 
 
-def build(folder: Path, base: list[Document]) -> list[Document]:
-    """A kustomization on top of documents that are there already (those of whoever uses it as a component)."""
+def build(folder: Path, base: list[Document], own: dict[str, str] | None = None) -> list[Document]:
+    """A kustomization on top of documents that are there already (those of whoever uses it as a component).
+
+    `own` stands for what it says itself of our image.
+    """
     plan = read_plan(folder)
     found = list(base)
     for entry in plan.get("resources", ()):
         path = (folder / entry).resolve()
-        found += build(path, []) if path.is_dir() else read_yaml(path)
+        found += build(path, [], own) if path.is_dir() else read_yaml(path)
     for generator, kind in (("configMapGenerator", "ConfigMap"), ("secretGenerator", "Secret")):
         found += [generate(folder, kind, entry) for entry in plan.get(generator, ())]
     for entry in plan.get("components", ()):
-        found = build((folder / entry).resolve(), found)
+        found = build((folder / entry).resolve(), found, own)
     for patch in plan.get("patches", ()):
         apply_patch(folder, patch, found)
     for document in found:
         dress(document, plan)
     for entry in plan.get("replacements", ()):
         replace_fields(entry, found)
-    set_images(found, plan.get("images", ()))
+    images = [own if own is not None and image["name"] == OURS else image for image in plan.get("images", ())]
+    set_images(found, images if own is None or own in images else [*images, own])
     return found
 
 
@@ -128,7 +132,9 @@ def selected(document: Document, target: dict[str, str]) -> bool:
 def dress(document: Document, plan: dict[str, Any]) -> None:
     """Namespace and labels."""
     metadata = document["metadata"]
-    if "namespace" in plan and document["kind"] not in CLUSTER_WIDE:
+    if "namespace" in plan and document["kind"] == "Namespace":
+        metadata["name"] = plan["namespace"]
+    elif "namespace" in plan and document["kind"] not in CLUSTER_WIDE:
         metadata["namespace"] = plan["namespace"]
     for entry in plan.get("labels", ()):
         metadata["labels"] = {**metadata.get("labels", {}), **entry["pairs"]}
@@ -196,7 +202,7 @@ def split_image(image: str) -> dict[str, str]:
     name, colon, tag = image.rpartition(":")
     if not colon or "/" in tag:
         raise OptionError(f"expected an image with a tag, such as registry.example/lipsync:1.0; got {image!r}")
-    return {"name": "lipsync", "newName": name, "newTag": tag}
+    return {"name": OURS, "newName": name, "newTag": tag}
 
 
 def is_local(document: Document) -> bool:

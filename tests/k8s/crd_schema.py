@@ -1,6 +1,6 @@
 """A CRD's `openAPIV3Schema` as a strict JSON schema: what an API server would prune or refuse, this refuses.
 
-`python tests/k8s/crd_schema.py FOLDER` writes the trimmed copies beside it from the operator's CRD files.
+`python tests/k8s/crd_schema.py FOLDER` writes the trimmed copies beside it from the operators' CRD files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 SCHEMAS = Path(__file__).parent / "schemas"
-KINDS = {"rayservices": "RayService", "rayclusters": "RayCluster", "rayjobs": "RayJob"}
+GROUPS = {"ray.io": ("rayservices", "rayclusters", "rayjobs"), "monitoring.coreos.com": ("servicemonitors", "podmonitors")}
 DROPPED = {"description", "title", "format", "example", "externalDocs"}
 
 
@@ -46,7 +46,7 @@ def of_crd(path: Path) -> dict[str, Any]:
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
     schema["required"] = ["apiVersion", "kind", "metadata", "spec"]
-    schema["properties"].setdefault("apiVersion", {})["const"] = "ray.io/v1"
+    schema["properties"].setdefault("apiVersion", {})["const"] = f"{crd['spec']['group']}/v1"
     return schema
 
 
@@ -58,9 +58,12 @@ def load(plural: str) -> dict[str, Any]:
 
 def main() -> None:
     """Write the copies anew."""
-    for plural in KINDS:
-        text = json.dumps(of_crd(Path(sys.argv[1]) / f"ray.io_{plural}.yaml"), sort_keys=True, separators=(",", ":"))
-        (SCHEMAS / f"{plural}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    for group, plurals in GROUPS.items():
+        for plural in plurals:
+            path = Path(sys.argv[1]) / f"{group}_{plural}.yaml"
+            if path.is_file():
+                text = json.dumps(of_crd(path), sort_keys=True, separators=(",", ":"))
+                (SCHEMAS / f"{plural}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Objects:
         self._version = 100
         self._told: list[tuple[int, str, Key, Document]] = []
         self._changed = threading.Condition(threading.RLock())
-        self._schemas = {plural: jsonschema.Draft202012Validator(crd_schema.load(plural)) for plural in RAY}
+        self._schemas = {plural: jsonschema.Draft202012Validator(crd_schema.load(plural)) for plural in (*RAY, *MONITORING)}
         self.closed = False
 
     def get(self, key: Key) -> Document:
@@ -114,7 +114,7 @@ class Objects:
         if key[0] in self._schemas:
             errors = self._schemas[key[0]].iter_errors(document)
             causes = [{"field": ".".join(map(str, e.absolute_path)), "message": e.message[:200]} for e in errors]
-        elif key[0] not in MONITORING:
+        else:
             plain = {name: value for name, value in document.items() if name != "status"}
             plain["metadata"] = {k: v for k, v in document["metadata"].items() if k not in ("managedFields", "creationTimestamp")}
             try:

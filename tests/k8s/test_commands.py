@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import crd_schema
 import pytest
 import yaml
 from click.testing import Result
@@ -70,13 +71,9 @@ def production(tmp_path: Path) -> Path:
 
 def definition(plural: str, group: str = "ray.io", without: str = "") -> dict[str, Any]:
     """A CRD; `without` one field of the cluster's spec, as an older operator has it."""
-    schema: dict[str, Any] = {}
-    if group == "ray.io":
-        import crd_schema
-
-        schema = crd_schema.load(plural)
-        if without:
-            del schema["properties"]["spec"]["properties"]["rayClusterConfig"]["properties"][without]
+    schema = crd_schema.load(plural)
+    if without:
+        del schema["properties"]["spec"]["properties"]["rayClusterConfig"]["properties"][without]
     versions = [{"name": "v1", "served": True, "schema": {"openAPIV3Schema": schema}}]
     return {"kind": "CustomResourceDefinition", "metadata": {"name": f"{plural}.{group}"}, "spec": {"versions": versions}}
 
@@ -140,6 +137,10 @@ def test_production_says_what_is_missing_before_anything_is_made(
 ) -> None:
     refused = run("deploy", "-k", "gpu-prod")
     assert refused.exit_code == 2 and "lipsync key" in refused.stderr
+    monitors = cluster.objects.delete(("customresourcedefinitions", "", "podmonitors.monitoring.coreos.com"))
+    unmonitored = run("deploy", "-k", str(production))
+    assert unmonitored.exit_code == 7 and "install the Prometheus operator, or take ../../monitoring out" in unmonitored.stderr
+    cluster.install(monitors)
     missing = run("deploy", "-k", str(production))
     assert missing.exit_code == 7 and "lipsync-database, lipsync-redis" in missing.stderr
     assert "kubectl -n lipsync create secret generic lipsync-database --from-literal=url=" in missing.stderr
@@ -210,7 +211,6 @@ def test_a_batch_is_followed_and_goes_on_after_a_failure(
 
 
 def test_a_batch_is_given_the_devices_of_its_engine_and_options_that_it_knows(production: Path) -> None:
-    import crd_schema
     import jsonschema
     import typer
     from typer.testing import CliRunner as Cli

@@ -25,7 +25,7 @@ from k8s.render import OVERLAYS, render
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.parent.name for path in OVERLAYS.glob("*/kustomization.yaml"))
 BUILT_IN = "1.33"  # of Kubernetes
-FOREIGN = {"RayService", "ServiceMonitor", "PodMonitor"}
+FOREIGN = {"RayService": "rayservices", "ServiceMonitor": "servicemonitors", "PodMonitor": "podmonitors"}
 
 
 @cache
@@ -77,9 +77,10 @@ def by_name(found: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.parametrize("overlay", NAMES)
-def test_the_operator_knows_every_field(overlay: str) -> None:
-    (service,) = of_kind(overlay, "RayService")
-    jsonschema.Draft202012Validator(crd_schema.load("rayservices")).validate(service)
+def test_operators_know_every_field(overlay: str) -> None:
+    for kind, plural in FOREIGN.items():
+        for document in of_kind(overlay, kind):
+            jsonschema.Draft202012Validator(crd_schema.load(plural)).validate(document)
 
 
 def test_a_misspelt_field_would_be_seen() -> None:
@@ -90,6 +91,15 @@ def test_a_misspelt_field_would_be_seen() -> None:
     del service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]
     said = " ".join(error.message for error in schema.iter_errors(service))
     assert "idleTimeoutSecondz" in said and "'x' is not of type 'integer'" in said and "'template' is a required" in said
+
+
+@pytest.mark.parametrize("overlay", NAMES)
+def test_the_operators_further_rules_are_about_fields_that_we_leave_alone(overlay: str) -> None:
+    """The rules in CEL of KubeRay 1.7: what may not change, who manages, and when a job's cluster is deleted."""
+    (service,) = of_kind(overlay, "RayService")
+    told = json.dumps(service)
+    assert "managedBy" not in told and "deletionStrategy" not in told
+    assert cluster(overlay)["gcsFaultToleranceOptions"]["backend"] == "redis", "cannot be changed later"
 
 
 @pytest.mark.parametrize("overlay", NAMES)
@@ -218,6 +228,16 @@ def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     plain = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
     extra = selector.get("matchExpressions", ())
     return plain and all(rules[rule["operator"]](labels.get(rule["key"]), rule.get("values", ())) for rule in extra)
+
+
+def test_monitors_find_what_they_look_for() -> None:
+    (service,) = of_kind("gpu-prod", "RayService")
+    (monitor,) = of_kind("gpu-prod", "ServiceMonitor")
+    assert matches(monitor["spec"]["selector"], service["spec"]["serveService"]["metadata"]["labels"])
+    (ray,) = of_kind("gpu-prod", "PodMonitor")
+    assert all(matches(ray["spec"]["selector"], labels) for labels in labels_of_pods("gpu-prod"))
+    for template in pods("gpu-prod").values():
+        assert {"name": "metrics", "containerPort": 8080} in container(template)["ports"]
 
 
 @pytest.mark.parametrize("overlay", NAMES)
