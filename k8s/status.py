@@ -46,9 +46,10 @@ def status(cluster: Cluster) -> Status:
     running = cluster.get("RayCluster", active) if active else None
     spec = running["spec"] if running is not None else service["spec"]["rayClusterConfig"]
     pods = cluster.find("Pod", f"ray.io/cluster={active}") if active else []
-    states = engine_states(cluster, service)
+    metrics = cluster.ask(PROXY, "/metrics")
+    states = engine_states(cluster, service, values(metrics, "lipsync_replicas", "engine"))
     rows = [row(group, pods, states) for group in spec["workerGroupSpecs"]]
-    return Status(read(service, 0).words, tuple(rows), queue(cluster.ask(PROXY, "/metrics")))
+    return Status(read(service, 0).words, tuple(rows), queue(metrics))
 
 
 def row(group: dict[str, Any], pods: list[Document], states: dict[str, str]) -> Row:
@@ -64,12 +65,12 @@ def row(group: dict[str, Any], pods: list[Document], states: dict[str, str]) -> 
         f"{len(ready)} of {len(mine)}",
         f"{group.get('minReplicas', 0)} to {group.get('maxReplicas')}",
         len(ready) * int(limits.get("nvidia.com/gpu", 0)),
-        ", ".join(f"{n}: {state}" for n, state in engines.items()),
+        "; ".join(f"{engine}: {state}" for engine, state in engines.items()),
     )
 
 
-def engine_states(cluster: Cluster, service: Document) -> dict[str, str]:
-    """Every served engine and what it does, from the application itself where it can be asked."""
+def engine_states(cluster: Cluster, service: Document, replicas: dict[str, float]) -> dict[str, str]:
+    """Every served engine, what it does and how many replicas do it, from the application itself where it can be asked."""
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
     options = {entry["name"]: entry.get("ray_actor_options", {}) for entry in application["deployments"]}
     said: dict[str, str] = {}
@@ -81,10 +82,12 @@ def engine_states(cluster: Cluster, service: Document) -> dict[str, str]:
             said = {}
     deployed = service.get("status", {}).get("activeServiceStatus", {}).get("applicationStatuses", {})
     health = {n: e.get("status", "") for app in deployed.values() for n, e in app.get("serveDeploymentStatuses", {}).items()}
-    return {
-        name: (said.get(name) or health.get(name, "?").lower()) + (GPU if options.get(name, {}).get("num_gpus") else "")
-        for name in application["args"]["engines"]
-    }
+    states = {}
+    for name in application["args"]["engines"]:
+        count = f", {replicas[name]:.0f} running" if name in replicas else ""
+        gpu = GPU if options.get(name, {}).get("num_gpus") else ""
+        states[name] = (said.get(name) or health.get(name, "?").lower()) + count + gpu
+    return states
 
 
 def is_ready(pod: Document) -> bool:
@@ -97,6 +100,12 @@ def queue(metrics: str | None) -> str:
     """Jobs that wait and run, from the API's metrics."""
     if metrics is None:
         return "queue: not reachable through the API server; `kubectl port-forward` and /metrics show it"
-    found = {name: float(value) for name, value in re.findall(r"^(lipsync_\S+) ([0-9.e+-]+)$", metrics, re.MULTILINE)}
-    queued, running = (found.get(f'lipsync_jobs{{status="{state}"}}', 0) for state in ("queued", "running"))
-    return f"queue: {queued:.0f} waiting, {running:.0f} running; the oldest waits {found.get('lipsync_queue_seconds', 0):.0f} s"
+    jobs, oldest = values(metrics, "lipsync_jobs", "status"), values(metrics, "lipsync_queue_seconds").get("", 0.0)
+    return f"queue: {jobs.get('queued', 0):.0f} waiting, {jobs.get('running', 0):.0f} running; the oldest waits {oldest:.0f} s"
+
+
+def values(metrics: str | None, name: str, label: str | None = None) -> dict[str, float]:
+    """A metric's values by one label, out of Prometheus text."""
+    mark = rf'\{{{label}="(\w+)"\}}' if label else "()"
+    found = re.findall(rf"^{name}{mark} ([0-9.e+-]+)$", metrics or "", re.MULTILINE)
+    return {value: float(number) for value, number in found}

@@ -24,6 +24,12 @@ from k8s.engines import written
 from k8s.render import OVERLAYS
 
 ROOT = Path(__file__).resolve().parents[2]
+METRICS = """\
+lipsync_jobs{status="queued"} 7.0
+lipsync_jobs{status="running"} 2.0
+lipsync_queue_seconds 31.5
+lipsync_replicas{engine="video_rewrite"} 2.0
+"""
 RUNNER = CliRunner(env={"COLUMNS": "200"})
 Run = Callable[..., Result]
 
@@ -98,12 +104,10 @@ def test_a_demo_goes_from_nothing_to_served_and_away_again(cluster: FakeCluster,
     assert "changed" not in again.stdout and "made" not in again.stdout, "to apply twice changes nothing"
 
     cluster.services["/ready"] = json.dumps({"status": "ready", "engines": {"video_rewrite": "ready", "portrait": "on demand"}})
-    cluster.services["/metrics"] = (
-        'lipsync_jobs{status="queued"} 7.0\nlipsync_jobs{status="running"} 2.0\nlipsync_queue_seconds 31.5\n'
-    )
+    cluster.services["/metrics"] = METRICS
     told = run("status")
     assert told.exit_code == 0, told.stderr
-    assert "application RUNNING" in told.stdout and "video_rewrite: ready" in told.stdout
+    assert "application RUNNING" in told.stdout and "video_rewrite: ready, 2 running" in told.stdout
     assert "7 waiting, 2 running; the oldest waits 32 s" in told.stdout
     assert "1 of 1" in told.stdout and "1 to 2" in told.stdout
 
