@@ -5,6 +5,7 @@ The same rows as `lipsync batch`, on actors instead of local processes. The only
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +18,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 IN_FLIGHT = 2  # per actor: one works, one waits
-TRIES = 3  # of a row whose actor died
+TRIES = 4  # of a row whose actor died: it may have been another row's fault
+REST_SECONDS = 3.0  # for an actor to start again
+POLL_SECONDS = 0.2
 
 
 class RayPool:
@@ -64,21 +67,38 @@ class RayPool:
         waiting = deque((place, 1) for place in range(len(calls)))
         flying: dict[Any, tuple[int, int, int]] = {}  # reference -> place, try, actor
         load = [0] * len(self._actors)
+        rested = [0.0] * len(self._actors)  # when an actor that died may be asked again
         while waiting or flying:
-            while waiting and min(load) < IN_FLIGHT:
+            actor = free_one(load, rested)
+            if waiting and actor is not None:
                 place, tries = waiting.popleft()
-                actor = load.index(min(load))
                 flying[self._actors[actor].run.remote(*calls[place])] = (place, tries, actor)
                 load[actor] += 1
-            (ready,), _ = self._ray.wait(list(flying), num_returns=1)
-            place, tries, actor = flying.pop(ready)
-            load[actor] -= 1
-            try:
-                yield place, self._ray.get(ready)
-            except (ActorDiedError, ActorUnavailableError) as error:
-                if tries >= TRIES:
-                    raise RenderError(f"a worker died {TRIES} times at the same work: {error}; see the cluster's logs") from error
-                waiting.append((place, tries + 1))
+                continue
+            if not flying:
+                time.sleep(POLL_SECONDS)
+                continue
+            for ready in self._ray.wait(list(flying), num_returns=1, timeout=POLL_SECONDS)[0]:
+                place, tries, actor = flying.pop(ready)
+                load[actor] -= 1
+                try:
+                    result = self._ray.get(ready)
+                except (ActorDiedError, ActorUnavailableError) as error:
+                    if tries >= TRIES:
+                        raise RenderError(
+                            f"a worker died {TRIES} times at the same work; see the cluster's logs: {error}"
+                        ) from error
+                    rested[actor] = time.monotonic() + REST_SECONDS
+                    waiting.append((place, tries + 1))
+                else:
+                    yield place, result
+
+
+def free_one(load: Sequence[int], rested: Sequence[float]) -> int | None:
+    """The actor with the least to do; None where all have enough, or are starting again."""
+    now = time.monotonic()
+    free = [number for number, count in enumerate(load) if count < IN_FLIGHT and rested[number] <= now]
+    return min(free, key=lambda number: load[number], default=None)
 
 
 class _Worker:
