@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
 from serve_app.config import Secrets
-from serve_app.jobs.records import ChunkRow, Job
+from serve_app.jobs.records import ChunkRow, Job, Status
 from serve_app.jobs.store import JobStore, open_jobs
 from serve_app.service.log import log
 
@@ -22,7 +24,8 @@ UNKNOWN_SECONDS = 30.0  # of video in a job that does not say
 LOOK_SECONDS = 2.0
 STALE_SECONDS = 30.0  # after which what was seen is no longer believed
 MOST_JOBS = 5000
-SAMPLE = 20  # ended jobs from which an engine's speed is taken
+SAMPLE, SAMPLE_SECONDS = 20, 20.0  # ended jobs from which an engine's speed is taken, and how often
+UNFINISHED: tuple[Status, ...] = ("queued", "running")
 HOUR = 3600.0
 
 
@@ -102,11 +105,16 @@ class Seen:
 
 
 class QueueLook:
-    """Looks at the table every other second, in a thread of its own: who asks for the last look never waits."""
+    """Looks at the table every other second, in a thread of its own: who asks for the last look never waits.
 
-    def __init__(self, jobs: JobStore, start: bool = True) -> None:
-        self._jobs = jobs
-        self._samples: dict[str, tuple[str, float, float]] = {}  # by job: engine, spent, made
+    The database may be away, also at the start: the thread opens it, and tries again.
+    """
+
+    def __init__(self, open_table: Callable[[], JobStore], start: bool = True) -> None:
+        self._open = open_table
+        self._table: JobStore | None = None
+        self._samples: dict[str, deque[tuple[float, float]]] = {}  # of every engine: spent, made
+        self._sampled = 0.0
         self._seen: Seen | None = None
         if start:
             threading.Thread(target=self._look_often, daemon=True, name="queue-look").start()
@@ -118,24 +126,21 @@ class QueueLook:
 
     def look(self) -> Seen:
         """Read the table. Raises what the database raises."""
-        waiting = self._jobs.find(None, status="queued", limit=MOST_JOBS) + self._jobs.find(
-            None, status="running", limit=MOST_JOBS
-        )
-        self._sample()
-        by_engine: dict[str, list[tuple[float, float]]] = {}
-        for engine, spent, made in self._samples.values():
-            by_engine.setdefault(engine, []).append((spent, made))
-        self._seen = Seen(loads(waiting), costs(by_engine), time.monotonic())
+        jobs = self._table = self._table or self._open()
+        waiting = [job for status in UNFINISHED for job in jobs.find(None, status=status, limit=MOST_JOBS)]
+        if time.time() - self._sampled > SAMPLE_SECONDS:
+            self._sample(jobs)
+        self._seen = Seen(loads(waiting), costs(self._samples), time.monotonic())
         return self._seen
 
-    def _sample(self) -> None:
-        """The speed of jobs that ended in the last hour; what a job cost is read once."""
-        ended = [job for job in self._jobs.ended_since(time.time() - HOUR) if job.status == "succeeded"][-SAMPLE:]
-        for job in ended:
-            if job.id not in self._samples:
-                self._samples[job.id] = (job.spec.engine, *chunk_cost(job, self._jobs.chunks(job.id)))
-        if ended:  # after a quiet hour the last known speed is still the best guess
-            self._samples = {job.id: self._samples[job.id] for job in ended}
+    def _sample(self, jobs: JobStore) -> None:
+        """What jobs cost that ended since the last sample; the first time, in the last hour. Only the last few count."""
+        now = time.time()
+        for job in jobs.ended_since(self._sampled or now - HOUR):
+            if job.status == "succeeded":
+                last = self._samples.setdefault(job.spec.engine, deque(maxlen=SAMPLE))
+                last.append(chunk_cost(job, jobs.chunks(job.id)))
+        self._sampled = now
 
     def _look_often(self) -> None:
         while True:
@@ -154,5 +159,5 @@ def look_at(database: str) -> QueueLook:
     """One look for all engines of a process; an empty address means LIPSYNC_DATABASE."""
     with _LOCK:
         if database not in _LOOKS:
-            _LOOKS[database] = QueueLook(open_jobs(database or Secrets().database))
+            _LOOKS[database] = QueueLook(partial(open_jobs, database or Secrets().database))
         return _LOOKS[database]

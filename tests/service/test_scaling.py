@@ -57,8 +57,8 @@ def test_the_table_is_read_by_engine_in_seconds_that_are_rendered(jobs: JobStore
 
 
 def test_an_engines_speed_is_what_its_last_jobs_took(jobs: JobStore) -> None:
-    look = QueueLook(jobs, start=False)
-    assert look.look().costs == {}
+    look = QueueLook(lambda: jobs, start=False)
+    assert QueueLook(lambda: jobs, start=False).look().costs == {}
     for seconds in (4.0, 8.0):
         id_ = queue(jobs, "a", 8.0)
         job = jobs.claim("w", 60)
@@ -70,7 +70,7 @@ def test_an_engines_speed_is_what_its_last_jobs_took(jobs: JobStore) -> None:
 
 
 def test_a_look_that_is_too_old_is_not_believed(jobs: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = QueueLook(jobs, start=False)
+    look = QueueLook(lambda: jobs, start=False)
     assert look.latest() is None
     queue(jobs, "a", 10.0)
     look.look()
@@ -140,6 +140,27 @@ def test_without_the_table_requests_decide_and_a_fit_keeps_its_replica(
     later = time.monotonic() + scaling.STALE_SECONDS + 1
     monkeypatch.setattr(scaling.time, "monotonic", lambda: later)
     assert decide(current=1, requests=6.0, look=False) == 4
+
+
+def test_a_database_that_is_away_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "LOOK_SECONDS", 0.05)
+    folder = tmp_path / "not-there-yet"
+
+    def open_table() -> JobStore:
+        if not folder.is_dir():
+            raise OSError("away")
+        return open_jobs(f"sqlite:///{folder / 'jobs.db'}")
+
+    look = QueueLook(open_table)
+    time.sleep(0.2)
+    assert look.latest() is None, "requests decide meanwhile"
+    folder.mkdir()
+    queue(open_table(), "a", 10.0)
+    limit = time.monotonic() + 20
+    while (seen := look.latest()) is None or not seen.loads:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    assert seen.loads["a"].queued == 10.0
 
 
 def test_serve_can_carry_the_policy_to_its_controller() -> None:
