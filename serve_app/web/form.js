@@ -15,6 +15,10 @@ function preview(file, kind) {
   if (kind === "audio") media.controls = true;
   else if (media.tagName === "IMG") media.alt = "";
   else Object.assign(media, { muted: true, preload: "metadata", ariaLabel: "The chosen video" });
+  if (media.tagName === "VIDEO") {
+    media.addEventListener("error", () => (media.hidden = true)); // a format that this browser cannot show
+    media.addEventListener("loadedmetadata", () => (media.hidden = !media.videoWidth));
+  }
   return media;
 }
 

@@ -17,8 +17,12 @@ export class Player {
     for (const video of [this.before, this.after]) video.addEventListener("click", () => this.toggle());
     for (const name of ["play", "pause", "ended"]) this.after.addEventListener(name, () => this.showState());
     for (const name of ["timeupdate", "loadedmetadata", "durationchange"]) this.after.addEventListener(name, () => this.tick());
-    this.before.addEventListener("error", () => this.hideBefore());
-    this.before.addEventListener("loadedmetadata", () => ($("hear-box").hidden = false));
+    this.before.addEventListener("error", () => this.tellBlind());
+    this.before.addEventListener("loadedmetadata", () => {
+      // of a codec that it does not know a browser plays the sound alone, beside a black picture
+      if (this.before.videoWidth) $("hear-box").hidden = false;
+      else this.tellBlind();
+    });
   }
 
   /** `before`: an object URL of what was sent, or null where this browser does not have it. */
@@ -27,6 +31,7 @@ export class Player {
     this.after.src = after;
     $("before-box").hidden = !before;
     $("before-picture").hidden = !isPicture;
+    $("before-note").hidden = true;
     this.before.hidden = isPicture;
     if (before && isPicture) $("before-picture").src = before;
     if (before && !isPicture) this.before.src = before;
@@ -45,13 +50,16 @@ export class Player {
     this.showState();
   }
 
-  hideBefore() {
-    // a format that the browser cannot play (Matroska, say); the result is shown alone
-    if (this.before.getAttribute("src")) $("before-box").hidden = $("hear-box").hidden = true;
+  /** A format that the browser cannot play (HEVC or AVI, say): a sentence stands where the picture would be. */
+  tellBlind() {
+    if (!this.before.getAttribute("src")) return;
+    this.before.pause();
+    this.before.hidden = $("hear-box").hidden = true;
+    $("before-note").hidden = false;
   }
 
   get hasBefore() {
-    return Boolean(this.before.getAttribute("src")) && !$("before-box").hidden;
+    return Boolean(this.before.getAttribute("src")) && !$("before-box").hidden && !this.before.hidden;
   }
 
   toggle() {

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 _SPEC = importlib.util.spec_from_file_location("api_kit", Path(__file__).with_name("api_kit.py"))
@@ -104,6 +105,28 @@ def test_an_upload_becomes_a_video_that_plays_beside_its_source(server: Any, pag
             page.locator("#report-link").click()
         assert "video" in report.value.locator("body").inner_text()
     assert "Hello John." in page.locator("#recent li").first.inner_text()
+
+
+def test_a_clip_that_the_browser_cannot_show_is_not_a_black_picture(
+    server: Any, page: Any, face_clip: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "old.mp4"
+    with av.open(str(face_clip)) as source, av.open(str(clip), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25, width=256, height=256, pix_fmt="yuv420p")
+        for frame in source.decode(video=0):
+            frame.pict_type = 0
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    fill(page, clip)
+    page.click("#create")
+    page.wait_for_url("**/#video_*")
+    job = server.jobs.claim("tester", 60)
+    server.media.put(face_clip, f"results/{job.id}.mp4")
+    server.jobs.succeed(job.id, job.fence, f"results/{job.id}.mp4", None, {}, 60)
+    page.get_by_text("This browser cannot play the format of the video you sent").wait_for()
+    assert not page.locator("#before").is_visible() and not page.locator("#hear-box").is_visible()
+    page.get_by_role("button", name="Play").click()
+    until(page, "after.currentTime > 0.1")
 
 
 def test_progress_is_told_live_and_cancel_stops_the_job(server: Any, page: Any, face_clip: Path) -> None:
