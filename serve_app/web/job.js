@@ -157,7 +157,7 @@ export class JobView {
     $("player").hidden = false;
     this.player.show(result, source?.url ?? null, source?.picture ?? false);
     $("download").href = result;
-    $("download").download = `${(source?.name ?? job.id).replace(/\.[^.]*$/, "")}-lipsync.mp4`;
+    $("download").download = `${(source?.name ?? job.id).replace(/\.[^.]*$/, "")}.lipsync.mp4`;
     document.title = "Finished · lipsync-serve";
     this.awaitReport(job.report_url, this.watching.signal);
   }
