@@ -21,7 +21,7 @@ from deployments.errors import OptionError
 from k8s.render import HOME, read_yaml
 
 HEAD = "# Written by `python -m k8s engines` from site.yaml and the table of engines. Change those, not this file.\n"
-API_CPUS, ROUTER_CPUS = 0.5, 1.0  # not 0: a replica that needs nothing may be put on the head
+API_CPUS = ROUTER_CPUS = 0.25  # not 0: a replica that needs nothing may be put on the head
 GROUPS = "/spec/rayClusterConfig/workerGroupSpecs"
 CHUNK_CPUS = 4  # beside every GPU: decoding, pasting and encoding
 

@@ -179,6 +179,23 @@ def test_the_head_does_no_work(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", NAMES)
+def test_what_is_always_there_leaves_room_for_the_work(overlay: str) -> None:
+    """Else tracking would wait for ever behind replicas that hold every core."""
+    from serve_app.service.args import ServeArgs
+
+    (application,) = serve_config(overlay)["applications"]
+    args = ServeArgs.model_validate(application["args"])
+    cpus = {entry["name"]: entry["ray_actor_options"]["num_cpus"] for entry in application["deployments"]}
+    copies = {"api": args.api_replicas, "router": args.router.replicas}
+    without_gpu = [name for name in args.engines if replica_settings(name).gpus == 0 or not read_site(OVERLAYS / overlay).gpus]
+    copies |= {name: args.engines[name].merged(name).max_replicas for name in without_gpu if name != "portrait"}
+    (group,) = [group for group in cluster(overlay)["workerGroupSpecs"] if group["groupName"] == "cpu"]
+    there = group["minReplicas"] * float(container(group["template"])["resources"]["limits"]["cpu"])
+    assert sum(cpus[name] * count for name, count in copies.items()) + args.router.task_cpus <= there
+    assert max(args.api_replicas, args.router.replicas) <= group["minReplicas"], "one of each on a machine"
+
+
+@pytest.mark.parametrize("overlay", NAMES)
 def test_nothing_is_ended_before_its_time(overlay: str) -> None:
     from serve_app.service.args import ServeArgs
 
