@@ -71,7 +71,7 @@ def documents(batch: Batch, service: Document) -> list[Document]:
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 600,
         "activeDeadlineSeconds": DAYS,
-        "backoffLimit": 2,  # new clusters, when this one is lost; rows that are done stay done
+        "backoffLimit": 1,  # once more on a new cluster, when this one is lost; rows that are done stay done
         "submitterPodTemplate": submitter(cluster["headGroupSpec"]["template"]["spec"]),
         "rayClusterSpec": cluster,
     }
