@@ -32,6 +32,9 @@ def batch(
     expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2.")] = 1.0,
     store: Annotated[str | None, typer.Option(help="Where templates and avatars are; default: LIPSYNC_CACHE.")] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Make the rows that can be made.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="A quality report for every row; takes longer than the row.")
+    ] = False,
     workers: Workers = None,
     ray: Annotated[
         bool | None, typer.Option("--ray/--no-ray", help="Actors of a Ray cluster; default: inside a Ray job.")
@@ -55,7 +58,7 @@ def batch(
 
         here = open_cache(cache_folder()).folder
         place = Place(template, store or str(here), out if "://" in out else str(Path(out).absolute()), here / "mirror")
-        asked = Batch(manifest_file(manifest, here), place, Wanted(engine, sync_mode, quality, expression), skip_invalid)
+        asked = Batch(manifest_file(manifest, here), place, Wanted(engine, sync_mode, quality, expression), skip_invalid, measure)
         with pool_of(workers, inside_ray_job() if ray is None else ray, engine, gpus) as pool, Bars(quiet) as bars:
             summary, results = run_batch(asked, pool, bars)
         say(summary.line())

@@ -25,6 +25,8 @@ from serve_app.templates import Template, Templates
 
 Status = Literal["done", "kept", "same", "failed", "invalid"]
 Tick = Callable[[int], None]
+FIGURES = (("picture", "upper_psnr"), ("picture", "flicker"), ("picture", "outside_changed_mean"), ("landmarks", "lmd_percent"))
+SYNC_FIGURES = ("correlation", "lag_ms", "confidence")
 CHECKED_AT_ONCE = 25  # rows whose speech one task tries
 
 
@@ -46,6 +48,7 @@ class RowTask:
     row: Row
     wanted: Wanted
     key: str  # what the result is made of
+    measure: bool = False  # a quality report beside the result
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class RowResult:
     copied: int = 0
     note: str = ""
     error: str = ""
+    report: str = ""  # page of the quality report
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -121,20 +125,36 @@ def make_row(task: RowTask, tick: Tick) -> RowResult:
     video, picture = f"{name}.mp4", f"thumbnails/{name}.jpg"
     for key in (video, picture):
         (store.root / key).parent.mkdir(parents=True, exist_ok=True)
-    job = personalize(template, task.row.values, store.root / video, task.wanted, cache, SerialExecutor(), lambda *_: tick(0))
+    report = f"reports/{name}"
+    folder = store.root / report if task.measure else None
+    job = personalize(
+        *(template, task.row.values, store.root / video, task.wanted, cache, SerialExecutor()),
+        progress=lambda *_: tick(0),
+        report=folder,
+    )
     first = template.script.lines[0].segment
     write_thumbnail(probe_clip(job.out), (first.start + first.end) / 2, store.root / picture)
     store.put(store.root / picture, picture)
     store.put(job.out, video)
-    figures = {key: float(value) for key, value in job.motion.items() if isinstance(value, (int, float))}
+    if folder is not None:
+        store.put_folder(folder, report)
     return RowResult(
         *(task.row.number, name, "done", task.key, url_of(task.place, video), picture),
         frames=job.frames,
         changed=job.patched,
         copied=job.copied,
         note=job.note,
-        figures=figures,
+        report=f"{report}/report.html" if folder else "",
+        figures=figures_of(folder / "report.json") if folder else {},
     )
+
+
+def figures_of(path: Path) -> dict[str, float]:
+    """What of a quality report stands in the table."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    found = {f"{room}.{name}": (told.get(room) or {}).get(name) for room, name in FIGURES}
+    found |= {f"sync.{name}": ((told.get("sync") or {}).get("out") or {}).get(name) for name in SYNC_FIGURES}
+    return {name: round(float(value), 4) for name, value in found.items() if value is not None}
 
 
 def same_as(task: RowTask, other: RowResult) -> RowResult:

@@ -56,6 +56,7 @@ class Batch:
     place: Place
     wanted: Wanted
     skip_invalid: bool = False
+    measure: bool = False  # a quality report for every row
 
 
 def run_batch(batch: Batch, pool: Pool, progress: Progress = no_progress) -> tuple[Summary, list[RowResult]]:
@@ -70,7 +71,7 @@ def run_batch(batch: Batch, pool: Pool, progress: Progress = no_progress) -> tup
     results = [RowResult(m.number, m.name, "invalid", error=m.error) for m in mistakes]
     wrong = {mistake.number for mistake in mistakes}
     right = [row for row in rows if row.number not in wrong]
-    tasks = [RowTask(batch.place, row, batch.wanted, row_key(template, row, batch.wanted)) for row in right]
+    tasks = [RowTask(batch.place, row, batch.wanted, row_key(template, row, batch.wanted), batch.measure) for row in right]
     learn(batch, progress)
     results += make_all(tasks, pool, progress)
     summary = summarize(template.name, batch.wanted.engine, time.monotonic() - started, results)

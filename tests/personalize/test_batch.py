@@ -199,6 +199,14 @@ def test_a_name_is_no_formula_in_the_table() -> None:
     assert "'=HYPERLINK" in table and plain("-") == "'-" and plain("Ann") == "Ann"
 
 
+def test_a_measured_batch_has_figures_and_pages(home: Path, tmp_path: Path) -> None:
+    place = Place("hello", str(home / "cache"), str(tmp_path / "out"), home / "mirror")
+    asked = Batch(written(tmp_path, "id,name\nann,Ann\n"), place, Wanted("fake"), measure=True)
+    _, results = run_batch(asked, SerialExecutor())
+    assert (tmp_path / "out" / results[0].report).is_file() and 0 < results[0].figures["picture.flicker"] < 3
+    assert "picture.upper_psnr" in (tmp_path / "out" / "report.csv").read_text().splitlines()[0]
+
+
 def test_records_are_plain_json(home: Path, tmp_path: Path) -> None:
     run_batch(batch(home, tmp_path / "out", written(tmp_path, "name\nAnn\n")), SerialExecutor())
     record = json.loads((tmp_path / "out" / "records" / "row-000001.json").read_text())
