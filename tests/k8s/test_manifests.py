@@ -280,8 +280,9 @@ def test_the_network_lets_in_who_must_come_in_and_nobody_else(overlay: str) -> N
     assert [json.loads(peer)[0]["podSelector"]["matchLabels"] for peer in unlimited] == [{"ray.io/is-ray-node": "yes"}]
     foreign = [port for peer, open_ports in ports.items() if '"lipsync/' in peer for port in open_ports]
     assert set(foreign) == {8000, 8080}, "never the dashboard, which runs any code"
-    (world,) = [peer["ipBlock"] for rule in ray["egress"] for peer in rule["to"] if "ipBlock" in peer]
-    assert world["except"] == ["169.254.0.0/16"], "the cloud's credentials"
+    out = {peer["ipBlock"]["cidr"]: (peer["ipBlock"], rule) for rule in ray["egress"] for peer in rule["to"] if "ipBlock" in peer}
+    assert out["0.0.0.0/0"][0]["except"] == ["169.254.0.0/16"], "the cloud's credentials"
+    assert {port["port"] for port in out["169.254.20.10/32"][1]["ports"]} == {53} and len(out) == 2
 
 
 @pytest.mark.parametrize("overlay", NAMES)
