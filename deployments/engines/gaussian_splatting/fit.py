@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from deployments.contracts import Clip, Progress, Track
 from deployments.engines.gaussian_splatting.avatar import Head, save_head
+from deployments.engines.gaussian_splatting.checkpoint import NAME, fit_key, load_run, save_run
 from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose
 from deployments.engines.gaussian_splatting.seed import paint, start
 from deployments.engines.gaussian_splatting.shots import Shots, collect
-from deployments.engines.gaussian_splatting.train import new_run, train
+from deployments.engines.gaussian_splatting.train import Run, new_run, train
 from deployments.errors import NoFaceError
 from deployments.retrieval.fill import fill_bank
 
@@ -29,13 +31,19 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: GaussianConfig, prog
     bank = fill_bank(clip, track, out, config.retrieval, progress)
     rig, coder, shots, opened = collect(bank, track, config)
     avatar, binding = start(rig, opened, config)
-    run = new_run(_painted(avatar, binding, shots))
-    unit = float(shots.pose.scale.median())
-    binding = train(run, binding, shots, unit, config.fit, lambda state: progress("gaussians", state.step, config.fit.steps))
+    key = fit_key(clip.digest, config, track.usable.tobytes(), torch.get_num_threads())
+    run, binding = load_run(out, key, binding) or (new_run(_painted(avatar, binding, shots)), binding)
+
+    def look(run: Run, binding: Binding) -> None:
+        save_run(run, binding, key, out)
+        progress("gaussians", run.step, config.fit.steps)
+
+    binding = train(run, binding, shots, avatar.size, config.fit, look)
     progress("gaussians", config.fit.steps, config.fit.steps)
     head = Head(run.best, binding, rig, coder, bank)
     facts = {"clip": clip.digest, "gaussians": len(binding.owner), "history": run.history, "psnr": run.best_psnr}
     save_head(head, out, facts)
+    (out / NAME).unlink(missing_ok=True)
     return head
 
 

@@ -28,6 +28,7 @@ class Run:
     avatar: Gaussians  # the tensors that are learned
     best: Gaussians
     moments: list[tuple[Tensor, Tensor]]  # Adam's, in the order of the fields
+    error: Tensor  # [N] gradients summed since the last refill: where more Gaussians are wanted
     step: int = 0
     best_psnr: float = -math.inf
     stale: int = 0  # looks without gain
@@ -37,36 +38,36 @@ class Run:
 def new_run(avatar: Gaussians) -> Run:
     """Nothing learned yet."""
     zeros = [(torch.zeros_like(t), torch.zeros_like(t)) for t in (getattr(avatar, part.name) for part in fields(avatar))]
-    return Run(avatar.map(torch.clone), avatar.map(torch.clone), zeros)
+    return Run(avatar.map(torch.clone), avatar.map(torch.clone), zeros, torch.zeros(len(avatar.opacity)))
 
 
-def train(run: Run, binding: Binding, shots: Shots, unit: float, config: FitConfig, look: Callable[[Run], None]) -> Binding:
-    """Learn from the first windows, look at the last; `unit` is pixels per eye distance. Calls `look` at every look.
+def train(
+    run: Run, binding: Binding, shots: Shots, sizes: Tensor, config: FitConfig, look: Callable[[Run, Binding], None]
+) -> Binding:
+    """Learn from the first windows, look at the last; sizes [N, 3] pull back to `sizes`. Calls `look` at every look.
 
     Returns the binding, in which some Gaussians have moved to other triangles.
     """
-    start_size = run.avatar.size.detach().clone()
-    optimiser = _Adam(run, rates(unit, config), config.basis_decay)
-    error = torch.zeros(len(binding.owner))
+    optimiser = _Adam(run, rates(float(shots.pose.scale.median()), config), config.basis_decay)
     while run.step < config.steps and run.stale < config.patience:
         noise = torch.Generator().manual_seed(config.seed * 1_000_003 + run.step)
         row = int(torch.randint(shots.taught, (1,), generator=noise))
-        loss = _loss(run.avatar, binding, shots, row, start_size, config, noise)
+        loss = _loss(run.avatar, binding, shots, row, sizes, config, noise)
         gradients = torch.autograd.grad(loss, list(run.avatar.__dict__.values()))
-        error += gradients[2].norm(dim=1)
+        run.error += gradients[2].norm(dim=1)
         optimiser.step(gradients, run.step, config.steps)
         run.step += 1
         if run.step in config.refill_at:
-            binding = _refill(run, binding, error, noise)
-            error.zero_()
+            binding = _refill(run, binding, noise)
+            run.error.zero_()
         if run.step % config.check_every == 0 or run.step == config.steps:
             _look(run, binding, shots, float(loss.detach()))
-            look(run)
+            look(run, binding)
     return binding
 
 
 def rates(unit: float, config: FitConfig) -> list[float]:
-    """Adam's rates in the order of the fields; offsets are given in pixels."""
+    """Adam's rates in the order of the fields; offsets are given in pixels, of which an eye distance has `unit`."""
     offset, basis = config.offset_rate / unit, config.offset_basis_rate / unit
     shape = config.shape_rate
     return [config.colour_rate, config.colour_basis_rate, offset, basis, shape, shape, config.opacity_rate]
@@ -94,7 +95,7 @@ class _Adam:
 
 
 def _loss(
-    avatar: Gaussians, binding: Binding, shots: Shots, row: int, start: Tensor, config: FitConfig, noise: torch.Generator
+    avatar: Gaussians, binding: Binding, shots: Shots, row: int, sizes: Tensor, config: FitConfig, noise: torch.Generator
 ) -> Tensor:
     """Cost of one window, drawn over a random colour so that nothing learns to be see-through."""
     filmed, weight = window(shots, row, config.lip_weight)
@@ -103,7 +104,7 @@ def _loss(
     picture = draw(pose(avatar, binding, Pose(at.vertices, at.scale, code)), torch.zeros(1, 2), *filmed.shape[1:3])
     behind = torch.rand(3, generator=noise)
     drawn = picture.colours + (1 - picture.alpha[..., None]) * behind
-    size = ((avatar.size - start) ** 2).mean()
+    size = ((avatar.size - sizes) ** 2).mean()
     return picture_loss(drawn, filmed, weight, config.ssim_weight, config.gradient_weight) + config.size_weight * size
 
 
@@ -143,7 +144,7 @@ def _look(run: Run, binding: Binding, shots: Shots, loss: float) -> None:
 
 
 @torch.no_grad()
-def _refill(run: Run, binding: Binding, error: Tensor, noise: torch.Generator) -> Binding:
+def _refill(run: Run, binding: Binding, noise: torch.Generator) -> Binding:
     """Prune and densify at once: dead Gaussians become the second half of those of their kind whose place is wrong most.
 
     The number stays, as in 3DGS-MCMC (Kheradmand et al. 2024): buffers and moments keep their shapes.
@@ -154,7 +155,7 @@ def _refill(run: Run, binding: Binding, error: Tensor, noise: torch.Generator) -
         dead = torch.nonzero(kind & (opacity < DEAD))[:, 0]
         alive = torch.nonzero(kind & (opacity >= 0.3))[:, 0]
         dead = dead[: len(alive)]
-        chosen = alive[error[alive].argsort(descending=True)[: len(dead)]]
+        chosen = alive[run.error[alive].argsort(descending=True)[: len(dead)]]
         owner[dead], weights[dead] = owner[chosen], weights[chosen]
         _split(run, dead, chosen, noise)
     return Binding(binding.triangles, owner, weights, binding.layer, binding.rest, binding.rim)
