@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Clip, Progress, no_progress
-from deployments.errors import OptionError
+from deployments.errors import OptionError, SpeechError
 from serve_app.cache import Cache
 from serve_app.executor import Executor
 from serve_app.pipeline import JobReport, fit_avatar, probe_clip, run_sync, track_face
@@ -19,6 +19,8 @@ from serve_app.request import Quality, SyncRequest
 from serve_app.script import Script, Value
 from serve_app.speech import RATE, speak_slot
 from serve_app.templates import Template, Templates, read_parts
+
+SILENT = "the clip has no sound: slots are heard over silence"
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,11 @@ def check_slots(clip: Clip, script: Script) -> tuple[str, ...]:
     if not script.slots():
         raise OptionError("expected at least one slot like {{customer_name}} in the script, got none")
     if not clip.audio:
-        return ("the clip has no sound: slots are heard over silence",)
-    samples = read_sound(clip.path, RATE, origin=clip.pts[0] * clip.time_base)
+        return (SILENT,)
+    try:
+        samples = read_sound(clip.path, RATE, origin=int(clip.pts[0]) * clip.time_base)
+    except SpeechError:
+        return (SILENT,)
     notes = [] if len(listen(samples, RATE).tone) else ["the clip has no quiet pause: slots are heard without its room tone"]
     for line in script.lines:
         for verb, moment in (("begins", line.segment.start), ("ends", line.segment.end)):

@@ -50,6 +50,9 @@ def create(
     engine: Engine = "video_rewrite",
     face: Annotated[str, typer.Option(help="largest, speaking, a number from the left, or x,y,w,h in pixels.")] = "largest",
     replace: Annotated[bool, typer.Option("--replace", help="Where the name is taken, forget the old one.")] = False,
+    store: Annotated[
+        str | None, typer.Option(help="Keep it there (s3://…), for batches on a cluster; default: LIPSYNC_CACHE.")
+    ] = None,
     workers: Workers = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -62,9 +65,11 @@ def create(
         from serve_app.progress import Bars
         from serve_app.templates import Templates
 
-        with machine(workers) as (cache, executor), Bars(quiet) as bars:
+        with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
             templates = Templates(cache.folder)
             made = create_template(templates, name, (clip, script), engine, face, cache, executor, bars, replace)
+            if store is not None:
+                send(made.folder, store)
         say(f"{made.name}  {made.seconds:.1f} s, variables: {', '.join(made.script.slots())}")
         for note in made.notes:
             say(f"note: {note}")
@@ -180,9 +185,17 @@ def read_variables(pairs: list[str]) -> dict[str, Value]:
     return values
 
 
+def send(folder: Path, store: str) -> None:
+    """A template's folder to a store that several machines share."""
+    from deployments.settings import cache_folder
+    from serve_app.batches.rows import cache_store
+
+    cache_store(store, cache_folder() / "mirror").put_folder(folder, f"templates/{folder.name}")
+
+
 @contextmanager
-def machine(workers: int | None) -> Iterator[tuple[Cache, Executor]]:
-    """The cache and the processes of this machine."""
+def machine(workers: int | None, store: str | None = None) -> Iterator[tuple[Cache, Executor]]:
+    """The cache (of this machine, or a store) and the processes of this machine."""
     from deployments.settings import cache_folder
     from serve_app.cache import open_cache
     from serve_app.config import Settings
@@ -191,5 +204,10 @@ def machine(workers: int | None) -> Iterator[tuple[Cache, Executor]]:
     settings = Settings()
     cache = open_cache(cache_folder())
     cache.prune(settings.keep_days)
+    if store is not None:
+        from serve_app.batches.rows import cache_store
+        from serve_app.service.store_cache import StoreCache
+
+        cache = StoreCache(cache_store(store, cache.folder / "mirror"))
     with make_executor(workers or settings.workers) as executor:
         yield cache, executor

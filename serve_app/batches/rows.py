@@ -229,11 +229,16 @@ def open_store(place: Place) -> MediaStore:
     return MediaStore(place.out, place.mirror / "out")
 
 
+def cache_store(url: str, mirror: Path) -> MediaStore:
+    """The store that holds templates and avatars."""
+    return MediaStore(url, mirror / "cache")
+
+
 @lru_cache(maxsize=4)
 def open_cache_at(place: Place) -> Cache:
     """The cache: a folder, or a store that several machines share."""
     if "://" in place.cache:
-        return StoreCache(MediaStore(place.cache, place.mirror / "cache"))
+        return StoreCache(cache_store(place.cache, place.mirror))
     return Cache(Path(place.cache))
 
 
@@ -241,5 +246,5 @@ def open_cache_at(place: Place) -> Cache:
 def open_template(place: Place) -> Template:
     """The batch's template. Raises TemplateMissing."""
     if "://" in place.cache:
-        MediaStore(place.cache, place.mirror / "cache").fetch_folder(f"templates/{place.template}")
+        cache_store(place.cache, place.mirror).fetch_folder(f"templates/{place.template}")
     return Templates(open_cache_at(place).folder).open(place.template)

@@ -17,6 +17,7 @@ from deployments.media.encode import EncodeOptions, encode_chunk
 from deployments.media.probe import probe
 from deployments.media.smart import CannotCopy, copy_chunk, copying
 from deployments.media.stitch import stitch
+from serve_app.planner import cut_around
 
 Film = Callable[..., Path]
 
@@ -123,6 +124,29 @@ def test_bare_units_become_a_record() -> None:
 def test_what_cannot_be_copied_says_why(film: Film, made: dict[str, str], reason: str) -> None:
     with pytest.raises(CannotCopy, match=reason):
         copying(probe(film(**made)), "high")
+
+
+def test_cuts_lie_between_what_changes_and_what_does_not() -> None:
+    changing = np.zeros(1000, bool)
+    changing[110:130] = changing[700:900] = True
+    entries = np.arange(0, 1000, 50)
+    spans = cut_around(changing, entries, 2)
+    assert [(span.start, span.stop) for span in spans] == [
+        (0, 100),
+        (100, 125),
+        (125, 150),
+        (150, 450),
+        (450, 700),
+        (700, 800),
+        (800, 900),
+        (900, 1000),
+    ]
+    assert cut_around(changing, np.arange(1000), 1)[:3] == (Span(0, 110), Span(110, 130), Span(130, 430)), (
+        "no entries needed to encode"
+    )
+    assert cut_around(np.ones(60, bool), np.array([0]), 2) == (Span(0, 30), Span(30, 60))
+    changing[700:900] = False
+    assert cut_around(changing, np.array([300]), 1) == (Span(0, 300), Span(300, 1000)), "no other place to cut"
 
 
 def test_lossless_pictures_never_stand_beside_copied_ones(film: Film) -> None:
