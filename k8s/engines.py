@@ -21,6 +21,7 @@ from deployments.errors import OptionError
 from k8s.render import HOME, read_yaml
 
 HEAD = "# Written by `python -m k8s engines` from site.yaml and the table of engines. Change those, not this file.\n"
+ON_CPU = {"group_cpu": 0.001}  # offered by the group `cpu` alone: else Serve puts replicas on GPU machines, and keeps those alive
 API_CPUS = ROUTER_CPUS = 0.25  # not 0: a replica that needs nothing may be put on the head
 GROUPS = "/spec/rayClusterConfig/workerGroupSpecs"
 CHUNK_CPUS = 4  # beside every GPU: decoding, pasting and encoding
@@ -133,8 +134,8 @@ def serve_config(site: Site) -> dict[str, Any]:
                 "route_prefix": "/",
                 "args": {**site.serve, "engines": engines},
                 "deployments": [
-                    {"name": "api", "max_replicas_per_node": 1, "ray_actor_options": {"num_cpus": API_CPUS}},
-                    {"name": "router", "max_replicas_per_node": 1, "ray_actor_options": {"num_cpus": ROUTER_CPUS}},
+                    {"name": "api", "max_replicas_per_node": 1, "ray_actor_options": on_cpu(API_CPUS)},
+                    {"name": "router", "max_replicas_per_node": 1, "ray_actor_options": on_cpu(ROUTER_CPUS)},
                     *({"name": name, "ray_actor_options": actor_options(name, s)} for name, s in served.items()),
                 ],
             }
@@ -144,10 +145,14 @@ def serve_config(site: Site) -> dict[str, Any]:
 
 def actor_options(name: str, settings: ReplicaSettings) -> dict[str, Any]:
     """What a replica holds. Said in full: when the application is built there may be no GPU yet, since groups start at 0."""
-    options: dict[str, Any] = {"num_cpus": settings.cpus}
-    if settings.gpus:
-        options |= {"num_gpus": settings.gpus, "resources": {resource_of(name): settings.gpus}}
-    return options
+    if not settings.gpus:
+        return on_cpu(settings.cpus)
+    return {"num_cpus": settings.cpus, "num_gpus": settings.gpus, "resources": {resource_of(name): settings.gpus}}
+
+
+def on_cpu(cpus: float) -> dict[str, Any]:
+    """What a replica holds that needs no GPU."""
+    return {"num_cpus": cpus, "resources": dict(ON_CPU)}
 
 
 def resource_of(engine: str) -> str:

@@ -71,6 +71,16 @@ def test_the_head_does_no_work(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", NAMES)
+def test_every_replica_can_be_put_into_one_group_only(overlay: str) -> None:
+    """Else the API would be put on a GPU machine, which is then never idle: seen with Ray's own scheduler."""
+    offered = {group["groupName"]: group.get("resources", {}) for group in cluster(overlay)["workerGroupSpecs"]}
+    for entry in serve_config(overlay)["applications"][0]["deployments"]:
+        asked = entry["ray_actor_options"]["resources"]
+        fitting = [name for name, has in offered.items() if all(float(has.get(r, 0)) >= amount for r, amount in asked.items())]
+        assert fitting == [group_of(entry["name"]) if "num_gpus" in entry["ray_actor_options"] else "cpu"]
+
+
+@pytest.mark.parametrize("overlay", NAMES)
 def test_what_is_always_there_leaves_room_for_the_work(overlay: str) -> None:
     """Else tracking would wait for ever behind replicas that hold every core."""
     from serve_app.service.args import ServeArgs
