@@ -263,7 +263,7 @@ def chunk_tasks(
     return [
         ChunkTask(
             *(tracked.clip, span, order, request.engine, avatar, motion_file, tracked.file, encode, out),
-            copied=plan.match is not None and plan.still(span),
+            copied=span in plan.copied,
         )
         for span, out in places
     ]
@@ -358,7 +358,7 @@ def provenance(request: SyncRequest, plan: Plan) -> dict[str, str]:
 def fill(job: JobReport, plan: Plan, motion: Motion, chunks: list[ChunkResult]) -> None:
     """The job's figures."""
     job.frames = len(plan.timeline.order)
-    job.copied = sum(len(span) for span in plan.spans if plan.match is not None and plan.still(span))
+    job.copied = sum(map(len, plan.copied))
     job.note = plan.note
     job.patched = sum(chunk.patched for chunk in chunks)
     job.chunks = [(chunk.span.start, chunk.span.stop) for chunk in chunks]

@@ -25,6 +25,7 @@ SYNC_MODES: tuple[SyncMode, ...] = get_args(SyncMode)
 
 CHUNK_FRAMES = 300  # long enough that opening a clip does not matter, short enough for progress and retries
 MIN_CHUNK_FRAMES = 25
+FEWEST_STILL = 8  # frames: a chunk costs a key frame
 FIRST_FRAMES = 50  # of a job that somebody may watch while it is made
 FINEST_TICK = Fraction(1, 90000)  # seconds; a stretched clock needs finer steps than a frame
 MAX_SIDE = 8192  # pixels
@@ -56,6 +57,7 @@ class Plan:
     spans: tuple[Span, ...]  # consecutive, over output frames
     segments: tuple[Segment, ...]  # empty: the whole clip
     match: Match | None = None  # how new pictures stand beside the source's own packets; None: all are encoded
+    copied: frozenset[Span] = frozenset()  # those of `spans` that are packets of the source
     note: str = ""  # why packets are not copied
 
     def still(self, span: Span) -> bool:
@@ -206,26 +208,52 @@ def ramp(frames: int, workers: int) -> tuple[Span, ...]:
     return tuple(Span(start, stop) for start, stop in pairwise(edges))
 
 
-def cut_around(changing: NDArray[np.bool_], entries: NDArray[np.int64], workers: int) -> tuple[Span, ...]:
-    """Consecutive spans in which all or none of the frames stay as they are; the borders lie at `entries`.
+def cut_around(
+    changing: NDArray[np.bool_], whole: NDArray[np.bool_], entries: NDArray[np.int64], workers: int
+) -> tuple[Span, ...]:
+    """Consecutive spans in which all or none of the frames change.
 
-    `changing` [T]: frames that cannot stay. Spans that stay are cut for no number of workers: other jobs have the same.
+    Groups between two `entries` that are `whole` [T] and have no frame that is `changing` [T] stay as they are. All
+    others are encoded, and cut where changes begin and end: what does not change is the same for all jobs of a clip, so
+    it is cut for no number of workers.
     """
     frames = len(changing)
     edges = np.unique(np.concatenate([[0], entries, [frames]]))
-    groups = [(int(a), int(b), bool(changing[a:b].any())) for a, b in pairwise(edges)]
+    groups = [(int(a), int(b), bool(whole[a:b].all() and not changing[a:b].any())) for a, b in pairwise(edges)]
     spans: list[Span] = []
-    for moves, run in groupby(groups, key=lambda group: group[2]):
+    for stays, run in groupby(groups, key=lambda group: group[2]):
         members = list(run)
         start, stop = members[0][0], members[-1][1]
-        if moves:
-            spans += [Span(start + part.start, start + part.stop) for part in split(stop - start, None, workers)]
+        if stays:
+            spans += gather([end for _, end, _ in members], start)
             continue
-        for _, end, _ in members:
-            if end - start >= CHUNK_FRAMES or end == stop:
-                spans.append(Span(start, end))
-                start = end
+        for first, last, moves in alternate(changing, start, stop):
+            parts = split(last - first, None, workers) if moves else split(last - first, None, 1)
+            spans += [Span(first + part.start, first + part.stop) for part in parts]
     return tuple(spans)
+
+
+def gather(ends: Sequence[int], start: int) -> list[Span]:
+    """Groups joined to spans of about `CHUNK_FRAMES`."""
+    spans = []
+    for end in ends:
+        if end - start >= CHUNK_FRAMES or end == ends[-1]:
+            spans.append(Span(start, end))
+            start = end
+    return spans
+
+
+def alternate(changing: NDArray[np.bool_], start: int, stop: int) -> list[tuple[int, int, bool]]:
+    """(first, last, whether it changes) of the parts of a range; rests of a few frames belong to what changes."""
+    parts: list[tuple[int, int, bool]] = []
+    for moves, run in groupby(range(start, stop), key=lambda frame: bool(changing[frame])):
+        members = list(run)
+        moving = moves or len(members) < FEWEST_STILL
+        if parts and parts[-1][2] == moving:
+            parts[-1] = (parts[-1][0], members[-1] + 1, moving)
+        else:
+            parts.append((members[0], members[-1] + 1, moving))
+    return parts
 
 
 def cut_at(edges: Sequence[int], frames: int) -> tuple[Span, ...] | None:

@@ -126,27 +126,18 @@ def test_what_cannot_be_copied_says_why(film: Film, made: dict[str, str], reason
         copying(probe(film(**made)), "high")
 
 
-def test_cuts_lie_between_what_changes_and_what_does_not() -> None:
-    changing = np.zeros(1000, bool)
-    changing[110:130] = changing[700:900] = True
+def test_cuts_lie_between_what_is_copied_what_stays_and_what_changes() -> None:
+    changing, whole = np.zeros(1000, bool), np.ones(1000, bool)
+    changing[110:130] = changing[704:900] = True
     entries = np.arange(0, 1000, 50)
-    spans = cut_around(changing, entries, 2)
-    assert [(span.start, span.stop) for span in spans] == [
-        (0, 100),
-        (100, 125),
-        (125, 150),
-        (150, 450),
-        (450, 700),
-        (700, 800),
-        (800, 900),
-        (900, 1000),
-    ]
-    assert cut_around(changing, np.arange(1000), 1)[:3] == (Span(0, 110), Span(110, 130), Span(130, 430)), (
-        "no entries needed to encode"
-    )
-    assert cut_around(np.ones(60, bool), np.array([0]), 2) == (Span(0, 30), Span(30, 60))
-    changing[700:900] = False
-    assert cut_around(changing, np.array([300]), 1) == (Span(0, 300), Span(300, 1000)), "no other place to cut"
+    spans = [(span.start, span.stop) for span in cut_around(changing, whole, entries, 2)]
+    assert spans[:4] == [(0, 100), (100, 110), (110, 130), (130, 150)], "the rest of a group is encoded, and the same for all"
+    assert spans[4:] == [(150, 450), (450, 700), (700, 800), (800, 900), (900, 1000)], "four frames are no chunk of their own"
+    whole[950:] = False
+    assert cut_around(changing, whole, entries, 2)[-2:] == (Span(900, 950), Span(950, 1000))
+    everything = cut_around(changing, np.zeros(1000, bool), np.array([0]), 1)
+    assert everything[:3] == (Span(0, 110), Span(110, 130), Span(130, 417)), "nothing can be copied"
+    assert cut_around(np.ones(60, bool), whole[:60], np.array([0]), 2) == (Span(0, 30), Span(30, 60))
 
 
 def test_lossless_pictures_never_stand_beside_copied_ones(film: Film) -> None:
