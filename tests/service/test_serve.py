@@ -191,6 +191,15 @@ def test_any_number_of_chunks_on_two_replicas_gives_the_frames_of_one(
     stream.unlink()
 
 
+def test_every_replica_is_asked_for_its_gpu_memory_and_metrics_tell_the_sum(jobs: JobStore) -> None:
+    from ray import serve
+
+    handle = serve.get_deployment_handle("fake", "lipsync")
+    assert handle.broadcast("gpu_bytes").results(timeout_s=PATIENCE) == [0, 0], "two replicas, and their GPUs are made up"
+    wait_for(lambda: 'lipsync_replicas{engine="fake"} 2.0' in get("/metrics").text, "both replicas to be counted")
+    assert 'lipsync_gpu_memory_bytes{engine="fake"} 0.0' in get("/metrics").text
+
+
 def test_a_replica_that_dies_in_the_middle_changes_nothing(
     jobs: JobStore, media: MediaStore, post: Callable[..., Job], expected: list[str]
 ) -> None:
