@@ -10,7 +10,7 @@ from typing import Any
 
 from k8s.cluster import Cluster, Document
 from k8s.engines import check_keys, check_written, has_site
-from k8s.errors import NotReady
+from k8s.errors import Conflict, NotReady
 from k8s.preflight import check_kinds, check_secrets
 from k8s.render import render
 
@@ -48,6 +48,8 @@ def order(document: Document) -> int:
 def deploy(cluster: Cluster, documents: list[Document], say: Say, force: bool, seconds: float) -> None:
     """Apply all and wait until it serves. Raises ClusterError."""
     check_kinds(cluster, documents)
+    if not force:
+        check_image(cluster, documents)
     space = [document for document in documents if document["kind"] == "Namespace"]
     for document in space:
         apply(cluster, document, say, force)
@@ -57,6 +59,17 @@ def deploy(cluster: Cluster, documents: list[Document], say: Say, force: bool, s
         if document not in space:
             last = apply(cluster, document, say, force)
     wait_ready(cluster, int(last["metadata"].get("generation", 0)), say, seconds)
+
+
+def check_image(cluster: Cluster, documents: list[Document]) -> None:
+    """Raise Conflict where another image runs: to apply would move the server to this one, which may be the older."""
+    (wanted,) = [document for document in documents if document["kind"] == "RayService"]
+    running = cluster.get("RayService", SERVICE)
+    if running is not None and image_of(running) != image_of(wanted):
+        raise Conflict(
+            f"the server runs {image_of(running)}, this would take it to {image_of(wanted)}: "
+            f"give --image {image_of(running)}, or move it with `upgrade`"
+        )
 
 
 def apply(cluster: Cluster, document: Document, say: Say, force: bool) -> Document:

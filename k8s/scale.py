@@ -33,7 +33,7 @@ def scale(cluster: Cluster, engine: str, least: int | None, most: int | None, sa
         found = write(cluster, "RayCluster", active, lambda found: scale_groups(found["spec"], engine, bounds, service))
         for group in groups_of(found["spec"], engine):
             say(f"{group['groupName']}: {group['minReplicas']} to {group['maxReplicas']} pods in {active}")
-    say("the next `deploy` takes the overlay's numbers again: put these into its site.yaml to keep them")
+    say("the next `deploy` stops at the difference: put these numbers into the overlay's site.yaml to keep them")
 
 
 def write(cluster: Cluster, kind: str, name: str, change: Any) -> Document:

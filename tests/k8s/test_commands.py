@@ -129,6 +129,13 @@ def test_an_upgrade_leaves_no_gap_and_tells_the_way_back(cluster: FakeCluster, o
     images = {pod["spec"]["containers"][0]["image"] for pod in cluster.objects.find("pods", "lipsync", f"ray.io/cluster={new}")}
     assert images == {"registry.example:5000/lipsync:2"}
 
+    forgotten = run("deploy", "-k", "dev")
+    assert (
+        forgotten.exit_code == 7 and "give --image registry.example:5000/lipsync:2, or move it with `upgrade`" in forgotten.stderr
+    )
+    assert run("deploy", "-k", "dev", "--image", "registry.example:5000/lipsync:2").exit_code == 0
+    assert service(cluster)["status"]["activeServiceStatus"]["rayClusterName"] == new
+
     operator.stuck = True
     stuck = run("upgrade", "-k", "dev", "--image", "registry.example:5000/lipsync:3", "--timeout", "2")
     assert stuck.exit_code == 7
