@@ -8,13 +8,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Avatar, Motion, Track
+from deployments.contracts import Avatar, Motion, Picture, Track
 from deployments.face.pose import CanonicalFaces, canonical
 from deployments.face.retarget import retarget
 from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.config import RetrievalConfig
 from deployments.retrieval.select import Choice, select
+from deployments.retrieval.warp import Place, place
 
 
 class PlanKey:
@@ -57,14 +58,19 @@ class Plan:
         own = track_coefficients(track, bank.stable)[kept]
         weight = motion.weight[kept, None]
         self.wanted = ((1 - weight) * own + weight * motion.coefficients[kept]).astype(np.float32)
-        self.target = retarget(bank.shape, bank.mesh, bank.mesh.vertices(self.faces.points), own, self.wanted)
+        self.own = bank.mesh.vertices(self.faces.points)
+        self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted)
         self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config)
-
-    def row_of(self, frame: int) -> int | None:
-        """Row of a frame in `target` and `choice`; None where nothing is to change."""
-        row = int(self.row[frame])
-        return row if row >= 0 else None
 
     def pixels(self, row: int) -> NDArray[np.float32]:
         """Target vertices [U, 2] in pixels."""
         return self.faces.to_pixels(self.target[row], row)[:, :2]
+
+    def place(self, picture: Picture) -> tuple[int, Place] | None:
+        """The row of a picture and where its new lower face goes; None where nothing is to change or it is off screen."""
+        row = int(self.row[picture.index])
+        if row < 0:
+            return None
+        filmed = self.faces.to_pixels(self.own[row], row)[:, :2]
+        here = place(self.bank, self.pixels(row), filmed, picture.size())
+        return None if here is None else (row, here)

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+from deployments.face.mesh import JAW
 from deployments.retrieval.bank import Bank
 from kernels.mesh_warp import MeshRaster, rasterize
 
 FEATHER = 0.03  # eye distances: sigma of the mask's blur
+BELOW_JAW = 0.06  # eye distances below the jaw that may change: twice the feather, so that the jaw itself shows whole
 EVEN = 2  # windows start on even pixels, where chroma samples lie
 SMALLEST = 8  # pixels a side
 
@@ -29,23 +31,34 @@ class Place:
     alpha: NDArray[np.float32]
 
 
-def place(bank: Bank, target: NDArray[np.float32], size: tuple[int, ...]) -> Place | None:
-    """The place of mesh vertices `target` [U, 2] (pixels) in a picture of `size` (height, width); None if off screen."""
+def place(bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...]) -> Place | None:
+    """The place of mesh vertices `target` [U, 2] (pixels) in a picture of `size` (height, width); None if off screen.
+
+    `filmed` [U, 2] is where the picture itself has them: below both jaws, the filmed one and the wanted, it stays as it is.
+    """
     box = mesh_box(bank, target, size)
     if box is None:
         return None
     x0, y0, x1, y1 = box
     raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
-    alpha = soft_mask(bank, raster, target)
+    alpha = soft_mask(bank, raster, target, np.concatenate([target[JAW,], filmed[JAW,]]) - (x0, y0))
     rows, columns = shown(alpha)
     return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns])
 
 
-def soft_mask(bank: Bank, raster: MeshRaster, target: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mask [h, w] of the mesh's vertex alphas, softened in proportion to the face and zero outside the mesh."""
+def soft_mask(bank: Bank, raster: MeshRaster, target: Floats, jaws: Floats) -> Floats:
+    """Mask [h, w] of the mesh's vertex alphas inside the hull of `jaws` (pixels), softened in proportion to the face.
+
+    Neck and collar do not move with the head: a remembered one below the jaw would be a second collar.
+    """
     eyes = target[LEFT_EYE_OUTER] - target[RIGHT_EYE_OUTER]
-    sigma = max(0.8, FEATHER * float(np.hypot(*eyes)))
-    mask = cv2.GaussianBlur(raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0], (0, 0), sigma)
+    unit = float(np.hypot(*eyes))
+    outward = jaws - jaws.mean(0)
+    outward *= 1 + BELOW_JAW * unit / np.maximum(np.hypot(*outward.T), 1e-3)[:, None]
+    face = np.zeros(raster.index.shape, np.uint8)
+    cv2.fillConvexPoly(face, cv2.convexHull(np.rint(jaws.mean(0) + outward).astype(np.int32)), 1)
+    mask = raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0] * face
+    mask = cv2.GaussianBlur(mask, (0, 0), max(0.8, FEATHER * unit))
     mask[(raster.index < 0) | (mask < 1 / 255)] = 0
     return mask
 

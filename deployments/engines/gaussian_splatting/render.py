@@ -19,7 +19,7 @@ from deployments.engines.gaussian_splatting.network import Binding, Gaussians, P
 from deployments.errors import RenderError
 from deployments.face.composite import match_rim, two_band
 from deployments.retrieval.plan import Plan, PlanKey
-from deployments.retrieval.warp import Place, blend, place, warp
+from deployments.retrieval.warp import Place, blend, warp
 from kernels.checks import KernelError
 
 TILE = 16  # windows are whole tiles, so that what is drawn does not depend on the batch
@@ -64,9 +64,8 @@ class Stage:
             yield None if piece is None else self._finish(piece, next(windows))
 
     def _piece(self, picture: Picture) -> Piece | None:
-        row = self.plan.row_of(picture.index)
-        here = None if row is None else place(self.head.bank, self.plan.pixels(row), picture.size())
-        return None if row is None or here is None else Piece(picture, row, here)
+        found = self.plan.place(picture)
+        return None if found is None else Piece(picture, *found)
 
     def _draw(self, pieces: list[Piece]) -> Floats:
         """Windows [B, h, w, 4] of all pieces, as large as the largest: colours weighted by alpha, and alpha."""

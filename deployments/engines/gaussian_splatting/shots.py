@@ -91,7 +91,7 @@ def _windows(bank: Bank, pick: NDArray[np.int64], pixels: Floats, scale: Floats,
     """Cut and shrink the windows around the shown part of the lower face."""
     pixels[..., :2] -= bank.corner[pick][:, None]
     points = bank.vertices.shape[1]
-    places = {k: place(bank, v[:points, :2], bank.pictures.shape[1:3]) for k, v in enumerate(pixels)}
+    places = {k: place(bank, v[:points, :2], v[:points, :2], bank.pictures.shape[1:3]) for k, v in enumerate(pixels)}
     seen = {k: here for k, here in places.items() if here is not None}
     sizes = np.array([here.alpha.shape for here in seen.values()])
     shrink = min(1.0, config.fit.side / float(sizes.max()))

@@ -8,15 +8,15 @@ from deployments.contracts import Patch, Picture
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.face.composite import match_rim, two_band
 from deployments.retrieval.plan import Plan
-from deployments.retrieval.warp import blend, place
+from deployments.retrieval.warp import blend
 
 
 def render_patch(plan: Plan, picture: Picture, config: VideoRewriteConfig) -> Patch | None:
     """The patch of one frame; None where nothing is to change or the face is off screen."""
-    row = plan.row_of(picture.index)
-    here = None if row is None else place(plan.bank, plan.pixels(row), picture.size())
-    if row is None or here is None:
+    found = plan.place(picture)
+    if found is None:
         return None
+    row, here = found
     frame = picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
     coarse, nearest = blend(plan.bank, here.raster, plan.choice.rows[row], plan.choice.weights[row])
     mouth = match_rim(two_band(coarse, nearest, config.texture_gain), frame, here.alpha)
