@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,15 @@ def test_the_image_is_made_as_the_manifests_expect() -> None:
         assert text.count(f"{package}==") == text.count(pin) > 0
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert all((ROOT / name).exists() for name in kept) and {"serve_app", "deployments", "kernels", "pyproject.toml"} <= set(kept)
+
+
+def test_the_image_holds_all_that_the_application_imports(tmp_path: Path) -> None:
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line.startswith("!"):
+            kept = ROOT / line[1:]
+            copy = shutil.copytree if kept.is_dir() else shutil.copy
+            copy(kept, tmp_path / kept.name)
+    code = "import serve_app.app, serve_app.batch, serve_app.batch_command, serve_app.service.policy; print(serve_app.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).parent == tmp_path / "serve_app"
