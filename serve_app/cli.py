@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.errors import Cancelled, LipSyncError, OptionError, OutputError
+from serve_app.avatar_command import register as register_avatar
 from serve_app.personalize_command import register as register_personalize
 from serve_app.planner import SyncMode
 from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, segment
@@ -29,6 +30,7 @@ weights = typer.Typer(help="Model files: which there are, fetch them, check them
 app.add_typer(weights, name="weights")
 register(app)
 register_personalize(app)
+register_avatar(app)
 
 Audio = Annotated[list[Path] | None, typer.Option("--audio", "-a", help="Sound file; once per --segment.")]
 Words = Annotated[list[str] | None, typer.Option("--text", "-t", help="Words to speak; once per --segment.")]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from deployments.contracts import Avatar, Motion, Patch, Span
 from deployments.engines.gaussian_splatting.avatar import load_head
 from deployments.engines.gaussian_splatting.config import FitConfig, GaussianConfig
 from deployments.engines.gaussian_splatting.engine import GaussianSplatting
+from deployments.engines.gaussian_splatting.export import export_avatar
 from deployments.engines.gaussian_splatting.network import Posed, draw, rim_gate
 from deployments.engines.gaussian_splatting.rig import LOWER, UPPER, build_rig
 from deployments.errors import Cancelled, NoFaceError, WeightsError
@@ -209,3 +211,16 @@ def test_an_avatar_that_is_not_sound_is_refused(avatar, tmp_path: Path, spoil) -
     spoil(folder)
     with pytest.raises(WeightsError, match=r"fit|safetensors"):
         load_head(folder)
+
+
+def test_an_exported_avatar_reads_back_as_splats_of_a_face(avatar, tmp_path: Path) -> None:
+    ply, picture = tmp_path / "face.ply", tmp_path / "turn.png"
+    export_avatar(avatar.path, ply, picture)
+    head, _, body = ply.read_bytes().partition(b"end_header\n")
+    names = [line.split()[2].decode() for line in head.splitlines() if line.startswith(b"property")]
+    rows = dict(zip(names, np.frombuffer(body, "<f4").reshape(-1, len(names)).T, strict=True))
+    assert f"element vertex {len(rows['x'])}".encode() in head and np.isfinite(list(rows.values())).all()
+    assert -1 < rows["x"].min() < -0.3 and 0.3 < rows["x"].max() < 1  # eye distances, the face left and right of the nose
+    assert rows["y"].mean() > 0.3  # below the eyes
+    turned = cv2.imread(str(picture))
+    assert turned.shape[1] == 7 * turned.shape[0] and (turned < 250).any(2).mean() > 0.05
