@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.contracts import Avatar, Track
-from deployments.errors import OutputError, WeightsError
+from deployments.errors import Cancelled, OutputError, WeightsError
 from deployments.records import load_track, save_track, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,19 +44,28 @@ class Cache:
         return track, path
 
     def avatar(self, key: str, fit: Callable[[Path], Avatar]) -> Avatar:
-        """The avatar stored under `key`, or one fitted into a folder aside and moved here."""
+        """The avatar stored under `key`, or one fitted into a folder aside and moved here.
+
+        What a cancelled fit leaves is kept: the next one begins in the same folder and goes on if its engine can.
+        """
         place = self.folder / "avatars" / key
         facts = place / "cached.json"
         if facts.is_file():
             known = json.loads(facts.read_text(encoding="utf-8"))
             return Avatar(known["engine"], place, known["digest"])
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
+        aside, left = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent)), place.with_name(f".{key}.left")
+        with suppress(OSError):  # there is none, or another process took it
+            os.rename(left, aside)
         try:
             fitted = fit(aside)
             write_json(aside / facts.name, {"engine": fitted.engine, "digest": fitted.digest})
             shutil.rmtree(place, ignore_errors=True)
             os.rename(aside, place)
+        except (Cancelled, KeyboardInterrupt):
+            with suppress(OSError):  # somebody else was cancelled too
+                os.rename(aside, left)
+            raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return Avatar(fitted.engine, place, fitted.digest)
