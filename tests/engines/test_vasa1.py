@@ -83,9 +83,9 @@ def test_a_decoder_that_has_learned_nothing_gives_the_mix_that_it_is_given() -> 
 def test_the_mix_with_even_shares_is_the_training_free_picture(talking, fitted: Fitted) -> None:
     bank = fitted.bank
     choice = select(bank, bank.coefficients[5:6], bank.angles[5:6], TINY)
-    here = place(bank, bank.vertices[5] + 40, (400, 400))
+    here = place(bank, bank.vertices[5] + 40, bank.vertices[5] + 40, (400, 400))
     assert here is not None
-    shares = np.broadcast_to(np.append(choice.weights[0], 0).astype(np.float32), (*here.alpha.shape, 6))
+    shares = np.broadcast_to(choice.weights[0], (*here.alpha.shape, 5))
     nothing = np.zeros((*here.alpha.shape, 3), np.float32)
     found = mix(bank, here.raster, choice.rows[0], Fields(shares, nothing, None))
     expected = blend(bank, here.raster, choice.rows[0], choice.weights[0])

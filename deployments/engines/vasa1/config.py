@@ -31,8 +31,8 @@ class FitConfig:
     smallest: int = 60  # usable frames; an avatar of fewer stays training-free
     most: int = 600  # frames learned from, evenly spread
     check_every: int = 50
-    patience: int = 2  # checks without a better picture before it stops
-    gain: float = 0.02  # dB that the decoder must win on held-out frames to be used at all
+    patience: int = 3  # checks without a better picture before it stops
+    gain: float = 0.3  # dB that the decoder must win on held-out frames to be used: less did not last on later ones
     seed: int = 0
 
 
@@ -48,6 +48,9 @@ class MotionConfig:
     overlap: int = 8  # frames in which two windows are mixed
     dropout: float = 0.1
     audio_dropout: float = 0.3
+    steps: int = 8  # of sampling
+    temperature: float = 0.5  # size of the noise: 0 gives the most likely motion, 1 a typical one
+    guidance: float = 0.5  # lambda_A of the paper
 
 
 @dataclass(frozen=True)

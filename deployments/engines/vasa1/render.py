@@ -6,6 +6,7 @@ enlarged, and the looked-up pictures themselves are read at the size they were f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,9 @@ from deployments.engines.vasa1.lessons import clues_of, motion_of, padded
 from deployments.engines.vasa1.sample import Sources, Told, make_sample
 from deployments.engines.vasa1.window import Floats, Window, frame_view, shrunk, to_window
 from deployments.face.composite import match_rim, two_band
-from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import Plan, PlanKey, plan_of
-from deployments.retrieval.warp import Place, blend, enlarge, place, warp
+from deployments.retrieval.warp import Place, blend, enlarge, warp
 from kernels.mesh_warp import MeshRaster
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Studio:
         self.sources = Sources(bank, learned.small, learned.window)
         self.appearance = load_appearance(key.avatar.path / APPEARANCE)
         self.decoder = load_decoder(key.avatar.path, config) if learned.decoder else None
-        wanted, angles = wanted_lips(key, bank), self.plan.faces.angles()
+        wanted, angles = self.plan.wanted, self.plan.faces.angles()
         choice = self.plan.choice
         mix_of_row = Mix(choice.rows, choice.weights)
         self.codes = self.appearance.guess(clues_of(bank, wanted, angles), mix_of_row.of(self.appearance.codes))
@@ -55,19 +55,14 @@ class Studio:
 
     def told(self, row: int, matrix: NDArray[np.float64]) -> Told:
         """What is decided for a row of the plan."""
-        choice, target = self.plan.choice, to_window(matrix, self.plan.pixels(row))
-        return Told(target, choice.rows[row], choice.weights[row], self.codes[row], float(self.shares[row]))
+        plan, choice = self.plan, self.plan.choice
+        filmed = plan.faces.to_pixels(plan.own[row], row)[:, :2]
+        target, filmed = to_window(matrix, plan.pixels(row)), to_window(matrix, filmed)
+        return Told(target, filmed, choice.rows[row], choice.weights[row], self.codes[row], float(self.shares[row]))
 
     def condition(self, row: int) -> Floats:
         """What the decoder is told of a row of the plan [K + 11]."""
         return np.concatenate([padded(self.codes[row], self.code_size), self.motion[row]])
-
-
-def wanted_lips(key: PlanKey, bank: Bank) -> Floats:
-    """Lip coefficients [R, 8] of the plan's rows: the template's own where the motion has no weight."""
-    kept = np.flatnonzero(key.track.usable)
-    own, weight = track_coefficients(key.track, bank.stable)[kept], key.motion.weight[kept, None]
-    return ((1 - weight) * own + weight * key.motion.coefficients[kept]).astype(np.float32)
 
 
 _studios: dict[PlanKey, Studio] = {}
@@ -93,10 +88,10 @@ def load_decoder(folder: Path, config: Vasa1Config) -> FaceDecoder:
 def render_patch(studio: Studio, picture: Picture, config: Vasa1Config) -> Patch | None:
     """The patch of one frame; None where nothing is to change or the face is off screen."""
     plan = studio.plan
-    row = plan.row_of(picture.index)
-    here = None if row is None else place(plan.bank, plan.pixels(row), picture.size())
-    if row is None or here is None:
+    found = plan.place(picture)
+    if found is None:
         return None
+    row, here = found
     frame = picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
     rows, correction = plan.choice.rows[row], None
     if studio.painted:
@@ -110,11 +105,13 @@ def render_patch(studio: Studio, picture: Picture, config: Vasa1Config) -> Patch
     return Patch(here.x, here.y, np.clip(np.rint(mouth), 0, 255).astype(np.uint8), here.alpha)
 
 
+@dataclass(frozen=True)
 class Fields:
-    """What was decided in the window, at the pixels of a place: shares [h, w, 6], painted and correction [h, w, 3]."""
+    """What was decided in the window, at the pixels of a place."""
 
-    def __init__(self, shares: Floats, painted: Floats, correction: Floats | None) -> None:
-        self.shares, self.painted, self.correction = shares, painted, correction
+    shares: Floats  # [h, w, 5] of the looked-up pictures, sum 1
+    lift: Floats  # [h, w, 3] what the painted picture adds to their mix, 0..255
+    correction: Floats | None  # [h, w, 3] and the decoder to the result, 0..255
 
 
 def decide(studio: Studio, picture: Picture, row: int, here: Place) -> Fields:
@@ -124,11 +121,14 @@ def decide(studio: Studio, picture: Picture, row: int, here: Place) -> Fields:
     sample = make_sample(studio.sources, studio.appearance, studio.told(row, matrix), view_of(picture, matrix, window))
     shape = here.alpha.shape
     back = cv2.invertAffineTransform(matrix - np.array([[0, 0, here.x], [0, 0, here.y]]))
-    painted = onto(255 * sample.pictures[-1], back, shape)
+    weights, lift = studio.plan.choice.weights[row], 255 * onto(sample.lift, back, shape)
     if studio.decoder is None:
-        return Fields(np.broadcast_to(sample.weights, (*shape, len(sample.weights))), painted, None)
+        return Fields(np.broadcast_to(weights, (*shape, len(weights))), studio.shares[row] * lift, None)
     shares, correction = studio.decoder(sample, studio.condition(row))
-    return Fields(onto(shares, back, shape), painted, onto(255 * correction, back, shape))
+    placed = onto(shares, back, shape)
+    # the painted picture is the mean of the others and what it adds: so they are shown as fine as they were filmed
+    looked_up, painted = placed[..., :-1], placed[..., -1:]
+    return Fields(looked_up + painted * weights, painted * lift, 255 * onto(correction, back, shape))
 
 
 def onto(fields: Floats, matrix: NDArray[np.float64], shape: tuple[int, ...]) -> Floats:
@@ -165,12 +165,11 @@ def view_of(picture: Picture, matrix: NDArray[np.float64], window: Window) -> Fl
 
 
 def mix(bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], fields: Fields) -> tuple[Floats, Floats]:
-    """`retrieval.warp.blend` with a share at every pixel, and with the painted picture in the mean."""
+    """`retrieval.warp.blend` with a share at every pixel, and what the painted picture adds."""
     nearest = warp(bank, raster, int(rows[0]), cv2.INTER_CUBIC)
     height, width = raster.index.shape
     half = raster.window(slice(0, height, 2), slice(0, width, 2))
     others = np.zeros((*half.index.shape, 3), np.float32)
     for k, row in enumerate(rows[1:], start=1):
         others += fields.shares[::2, ::2, k, None] * warp(bank, half, int(row), cv2.INTER_LINEAR)
-    painted = fields.shares[..., -1:] * fields.painted
-    return fields.shares[..., :1] * nearest + enlarge(others, width, height) + painted, nearest
+    return fields.shares[..., :1] * nearest + enlarge(others, width, height) + fields.lift, nearest

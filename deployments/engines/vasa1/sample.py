@@ -12,11 +12,13 @@ from deployments.engines.vasa1.appearance import Appearance
 from deployments.engines.vasa1.window import Bytes, Floats, Window, scale_of
 from deployments.face.composite import match_rim
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
+from deployments.face.mesh import JAW
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.warp import soft_mask
 from kernels.mesh_warp import rasterize
 
 SHOWN = 0.02  # of the mask: from here on the frame's own pixels are hidden from the decoder
+SOFT = 1.5  # window pixels: finer than this, looked-up pictures are right where the painted one is smooth
 SUBPIXEL = 4  # bits of a polygon's corners
 
 
@@ -25,6 +27,7 @@ class Sample:
     """Pictures are 0..1, n = looked-up ones and, last, the one that the appearance model paints."""
 
     pictures: Floats  # [n + 1, 3, H, W] matched to the frame's colours
+    lift: Floats  # [3, H, W] what the painted one adds to the mean of the others
     extra: Floats  # [8, H, W]
     weights: Floats  # [n + 1] sum 1: how they are mixed before the decoder has a say
     alpha: Floats  # [H, W]
@@ -39,6 +42,7 @@ class Told:
     """What is decided for a frame before it is drawn."""
 
     target: Floats  # [U, 2] mesh vertices, window pixels
+    filmed: Floats  # [U, 2] where the frame itself has them
     rows: NDArray[np.int32]  # [n] looked-up pictures
     weights: Floats  # [n]
     code: Floats  # [K] guessed look
@@ -58,7 +62,7 @@ def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Flo
     """The decoder's view of a frame that the window shows as `frame` [H, W, 3], 0..255."""
     bank, window = sources.bank, sources.window
     raster = rasterize(bank.mesh.triangles, told.target, window.height, window.width)
-    alpha = soft_mask(bank, raster, told.target)
+    alpha = soft_mask(bank, raster, told.target, np.concatenate([told.target[JAW,], told.filmed[JAW,]]))
     scale = scale_of(bank, sources.small)
     pictures = np.empty((len(told.rows) + 1, window.height, window.width, 3), np.float32)
     for k, row in enumerate(told.rows):
@@ -66,12 +70,16 @@ def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Flo
         pictures[k] = cv2.remap(sources.small[row], source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     pictures[-1] = appearance.picture(told.code, raster)
     mean = np.tensordot(told.weights, pictures[:-1], 1)
-    pictures[:-1] += match_rim(mean, frame, alpha) - mean
-    pictures[-1] = match_rim(pictures[-1], frame, alpha)
+    matched = match_rim(mean, frame, alpha)
+    pictures[:-1] += matched - mean
+    lift = cv2.GaussianBlur(match_rim(pictures[-1], frame, alpha) - matched, (0, 0), SOFT, borderType=cv2.BORDER_REPLICATE)
+    pictures[-1] = matched + lift
     weights = np.append((1 - told.share) * told.weights, told.share).astype(np.float32)
     place = raster.values(place_on_face(bank), 0.0)
     planes = pictures.transpose(0, 3, 1, 2) / np.float32(255)
-    return Sample(planes, extra_planes(place, told.target, frame, alpha), weights, alpha)
+    return Sample(
+        planes, lift.transpose(2, 0, 1) / np.float32(255), extra_planes(place, told.target, frame, alpha), weights, alpha
+    )
 
 
 def place_on_face(bank: Bank) -> Floats:
