@@ -189,7 +189,7 @@ def gpu_group(model: dict[str, Any], name: str, settings: ReplicaSettings, site:
         "minReplicas": math.ceil(settings.min_replicas / per_pod),
         "maxReplicas": pods,
         "idleTimeoutSeconds": 300,
-        "rayStartParams": {},
+        "rayStartParams": dict(model["rayStartParams"]),
         "resources": {"CPU": cpus, "GPU": "1", resource_of(name): "1"},
         "template": template,
     }

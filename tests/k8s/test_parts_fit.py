@@ -71,6 +71,15 @@ def test_the_head_does_no_work(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", NAMES)
+def test_the_object_store_lies_in_memory(overlay: str) -> None:
+    """Ray puts one that does not fit /dev/shm on the disk."""
+    groups = [cluster(overlay)["headGroupSpec"], *cluster(overlay)["workerGroupSpecs"]]
+    for group in groups:
+        (shm,) = [v["emptyDir"] for v in group["template"]["spec"]["volumes"] if v["name"] == "shm"]
+        assert int(group["rayStartParams"]["object-store-memory"]) < 0.95 * int(shm["sizeLimit"].removesuffix("Gi")) * 2**30
+
+
+@pytest.mark.parametrize("overlay", NAMES)
 def test_every_replica_can_be_put_into_one_group_only(overlay: str) -> None:
     """Else the API would be put on a GPU machine, which is then never idle: seen with Ray's own scheduler."""
     offered = {group["groupName"]: group.get("resources", {}) for group in cluster(overlay)["workerGroupSpecs"]}
