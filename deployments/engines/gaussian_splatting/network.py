@@ -106,14 +106,17 @@ def follow(base: Tensor, basis: Tensor, code: Tensor) -> Tensor:
 
 def rim_gate(means: Tensor, rim: Tensor, scale: Tensor) -> Tensor:
     """How much [B, G] of points [B, G, 2] the inner lip's ring [B, R, 2] leaves to be seen; shut lips leave nothing."""
-    a, b = rim[:, None], rim.roll(-1, 1)[:, None]
-    point, edge = means[:, :, None], b - a
-    along = (((point - a) * edge).sum(-1) / (edge**2).sum(-1).clamp_min(1e-9)).clamp(0, 1)
-    distance = (point - a - along[..., None] * edge).norm(dim=-1).amin(-1)
-    crosses = (a[..., 1] > point[..., 1]) != (b[..., 1] > point[..., 1])
-    x = a[..., 0] + (point[..., 1] - a[..., 1]) * edge[..., 0] / torch.where(edge[..., 1] == 0, 1e-9, edge[..., 1])
-    inside = (crosses & (point[..., 0] < x)).sum(-1) % 2 == 1
-    area = 0.5 * (rim[..., 0] * rim[..., 1].roll(-1, 1) - rim[..., 0].roll(-1, 1) * rim[..., 1]).sum(-1).abs()
+    px, py = (p[:, None] for p in means.unbind(-1))  # [B, 1, G]: rows are edges, so that the long side is the inner one
+    ax, ay = (a[..., None] for a in rim.unbind(-1))  # [B, R, 1]
+    ex, ey = (e[..., None] for e in (rim.roll(-1, 1) - rim).unbind(-1))
+    dx, dy = px - ax, py - ay
+    along = ((dx * ex + dy * ey) / (ex * ex + ey * ey).clamp_min(1e-9)).clamp(0, 1)
+    distance = ((dx - along * ex) ** 2 + (dy - along * ey) ** 2).amin(1).sqrt()
+    crosses = (ay > py) != (ay + ey > py)
+    beyond = dx < dy * (ex / torch.where(ey == 0, 1e-9, ey))
+    inside = (crosses & beyond).sum(1) % 2 == 1
+    x, y = rim.unbind(-1)
+    area = 0.5 * (x * y.roll(-1, 1) - x.roll(-1, 1) * y).sum(-1).abs()
     unit = scale[:, None]
     room = torch.minimum(RIM_ROOM * unit, area[:, None] / unit)
     return torch.sigmoid((torch.where(inside, distance, -distance) + room) / (RIM_SOFT * unit))
@@ -135,9 +138,8 @@ def pose(avatar: Gaussians, binding: Binding, at: Pose) -> Posed:
     corners = at.vertices[:, binding.triangles]
     axes, size = triangle_frames(corners)
     owner, unit = binding.owner, at.scale[:, None]
-    anchor = (corners[:, owner] * binding.weights[..., None]).sum(2)
     offset = follow(avatar.offset, avatar.offset_basis, at.code)
-    means = anchor + unit[..., None] * (axes[:, owner] * offset[:, :, None]).sum(-1)
+    means = unit[..., None] * _weighted(axes.transpose(2, 3)[:, owner], offset) + _weighted(corners[:, owner], binding.weights)
     depth = torch.where(binding.layer == CAVITY, CAVITY_DEPTH, 0.0)
     means = means + torch.stack([torch.zeros_like(depth)] * 2 + [depth], -1) * unit[..., None]
     grown = (size / (unit * binding.rest)).clamp(0.2, 2.0)[:, owner]
@@ -145,6 +147,11 @@ def pose(avatar: Gaussians, binding: Binding, at: Pose) -> Posed:
     scales = avatar.size.exp()[None] * (grown * unit)[..., None]
     colours = follow(avatar.colour, avatar.colour_basis, at.code)
     return Posed(means, quats, scales, _seen(avatar, binding, at, means), colours)
+
+
+def _weighted(rows: Tensor, weights: Tensor) -> Tensor:
+    """Sum of three rows [B, N, 3, 3] by weights [..., N, 3]; term by term, which is fast on a CPU and the same in any batch."""
+    return sum((rows[:, :, k] * weights[..., k, None] for k in range(1, 3)), rows[:, :, 0] * weights[..., 0, None])
 
 
 def _seen(avatar: Gaussians, binding: Binding, at: Pose, means: Tensor) -> Tensor:
