@@ -43,12 +43,15 @@ def load_run(folder: Path, key: str, binding: Binding) -> tuple[Run, Binding] | 
             facts = json.loads((file.metadata() or {}).get("run", "{}"))
             if facts.pop("key", None) != key:
                 return None
-            rows = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError):
+            rows = {name: file.get_tensor(name).to(binding.owner.device) for name in file.keys()}
+        now, best = (Gaussians(**_part(rows, kind)) for kind in ("now", "best"))
+        moments = [(rows[f"mean.{name}"], rows[f"square.{name}"]) for name in vars(now)]
+        run = Run(now, best, moments, rows["error"], **facts)
+        moved = Binding(binding.triangles, rows["owner"], rows["weights"], binding.layer, binding.rest, binding.rim)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    names = [name.partition(".")[2] for name in rows if name.startswith("now.")]
-    records = [Gaussians(**{name: rows[f"{kind}.{name}"] for name in names}) for kind in ("now", "best")]
-    moments = [(rows[f"mean.{name}"], rows[f"square.{name}"]) for name in vars(records[0])]
-    run = Run(*records, moments, rows["error"], **facts)
-    moved = (rows["owner"], rows["weights"])
-    return run, Binding(binding.triangles, *moved, binding.layer, binding.rest, binding.rim)
+    return run, moved
+
+
+def _part(rows: dict[str, torch.Tensor], kind: str) -> dict[str, torch.Tensor]:
+    return {name.partition(".")[2]: value for name, value in rows.items() if name.startswith(f"{kind}.")}

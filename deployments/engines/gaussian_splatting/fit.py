@@ -11,7 +11,7 @@ from deployments.contracts import Clip, Progress, Track
 from deployments.engines.gaussian_splatting.avatar import Head, save_head
 from deployments.engines.gaussian_splatting.checkpoint import NAME, fit_key, load_run, save_run
 from deployments.engines.gaussian_splatting.config import GaussianConfig
-from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose
+from deployments.engines.gaussian_splatting.network import DEVICE, Binding, Gaussians, Pose
 from deployments.engines.gaussian_splatting.seed import paint, start
 from deployments.engines.gaussian_splatting.shots import Shots, collect
 from deployments.engines.gaussian_splatting.train import Run, new_run, train
@@ -31,8 +31,10 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: GaussianConfig, prog
     bank = fill_bank(clip, track, out, config.retrieval, progress)
     rig, coder, shots, opened = collect(bank, track, config)
     avatar, binding = start(rig, opened, config)
-    key = fit_key(clip.digest, config, track.usable.tobytes(), torch.get_num_threads())
-    run, binding = load_run(out, key, binding) or (new_run(_painted(avatar, binding, shots)), binding)
+    key = fit_key(clip.digest, config, track.usable.tobytes(), torch.get_num_threads(), DEVICE.type)
+    avatar = _painted(avatar, binding, shots).map(lambda value: value.to(DEVICE))
+    binding, shots = binding.to(DEVICE), shots.to(DEVICE)
+    run, binding = load_run(out, key, binding) or (new_run(avatar), binding)
 
     def look(run: Run, binding: Binding) -> None:
         save_run(run, binding, key, out)

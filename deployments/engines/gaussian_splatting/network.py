@@ -15,6 +15,7 @@ from torch import Tensor
 from deployments.engines.gaussian_splatting.rig import CAVITY, CAVITY_DEPTH, SKIN
 from kernels import gaussians
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where Gaussians are learned and drawn
 FAR = 1e5  # pixels between camera and face: the tracker's faces have no perspective, nor has the picture then
 RIM_SOFT = 0.006  # eye distances: how softly the inner lip cuts what lies behind it
 RIM_ROOM = 0.012  # eye distances that the cut leaves beyond the tracked rim, where lips cover it
@@ -48,6 +49,10 @@ class Binding:
     layer: Tensor  # [N] int64
     rest: Tensor  # [M] size of each triangle at rest, eye distances
     rim: Tensor  # [R] int64, vertices along the inner lip
+
+    def to(self, device: torch.device) -> Binding:
+        """The same on a device."""
+        return Binding(*(value.to(device) for value in vars(self).values()))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deployments.contracts import Avatar, Motion, Patch, Picture, Track
 from deployments.engines.gaussian_splatting.avatar import Head, load_head
 from deployments.engines.gaussian_splatting.config import GaussianConfig
-from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, draw, pose
+from deployments.engines.gaussian_splatting.network import DEVICE, Binding, Gaussians, Pose, draw, pose
 from deployments.errors import RenderError
 from deployments.face.composite import match_rim, two_band
 from deployments.retrieval.plan import Plan, PlanKey
@@ -42,16 +42,15 @@ class Stage:
 
     def __init__(self, head: Head, motion: Motion, track: Track, config: GaussianConfig) -> None:
         self.head, self.config = head, config
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.plan = Plan(head.bank, motion, track, config.retrieval)
-        self.gaussians, self.binding = shown(head, self.device)
+        self.gaussians, self.binding = shown(head, DEVICE)
         if (self.plan.row >= 0).any():
             self.codes = head.coder.encode(self.plan.wanted, self.plan.faces.angles())
             self.vertices = head.rig.vertices(self.plan.target)
 
     def patches(self, pictures: Iterable[Picture]) -> Iterator[Patch | None]:
         """One patch or None for every picture."""
-        size = self.config.batch if self.device.type == "cuda" else 1
+        size = self.config.batch if DEVICE.type == "cuda" else 1
         source = iter(pictures)
         while batch := list(islice(source, size)):
             yield from self._batch(batch)
@@ -73,8 +72,8 @@ class Stage:
         rows = [piece.row for piece in pieces]
         vertices = np.stack([self.plan.faces.to_pixels(self.vertices[row], row) for row in rows])
         arrays = (vertices, self.plan.faces.scale[rows], self.codes[rows])
-        at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(self.device) for a in arrays))
-        corner = torch.tensor([(p.here.x, p.here.y) for p in pieces], dtype=torch.float32, device=self.device)
+        at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(DEVICE) for a in arrays))
+        corner = torch.tensor([(p.here.x, p.here.y) for p in pieces], dtype=torch.float32, device=DEVICE)
         try:
             with torch.inference_mode():
                 picture = draw(pose(self.gaussians, self.binding, at), corner, height, width)
@@ -114,8 +113,7 @@ def shown(head: Head, device: torch.device) -> tuple[Gaussians, Binding]:
     }
     own = head.binding
     rows = (own.owner[visible], own.weights[visible], own.layer[visible])
-    parts = (own.triangles, *rows, own.rest, own.rim)
-    return Gaussians(**cut), Binding(*(part.to(device) for part in parts))
+    return Gaussians(**cut), Binding(own.triangles, *rows, own.rest, own.rim).to(device)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from deployments.contracts import Motion, Track
 from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.network import Pose
 from deployments.engines.gaussian_splatting.rig import Rig, build_rig
+from deployments.errors import NoFaceError
 from deployments.face.landmarks import LIPS_OUTER
 from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import Bank
@@ -22,6 +23,7 @@ from deployments.retrieval.warp import place
 
 TILE = 16  # windows are whole tiles of the raster
 FAINT = 0.15  # weight of a pixel that the mask lets hardly through
+LEAST = 10  # windows
 MOST = 400  # frames; more of them teach nothing new in the time of a fit
 CODE_LIMIT = 3.0  # standard deviations
 
@@ -70,6 +72,11 @@ class Shots:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    def to(self, device: torch.device) -> Shots:
+        """The same on a device; where the mouths are stays here, to be sliced with."""
+        pose = Pose(*(value.to(device) for value in vars(self.pose).values()))
+        return Shots(self.rgb.to(device), self.weight.to(device), self.mouth, pose, self.taught)
+
 
 def collect(bank: Bank, track: Track, config: GaussianConfig) -> tuple[Rig, Coder, Shots, Floats]:
     """Rig, coder and windows of a filled bank, and the rig's vertices [V, 3] with the mouth wide open."""
@@ -93,6 +100,10 @@ def _windows(bank: Bank, pick: NDArray[np.int64], pixels: Floats, scale: Floats,
     points = bank.vertices.shape[1]
     places = {k: place(bank, v[:points, :2], v[:points, :2], bank.pictures.shape[1:3]) for k, v in enumerate(pixels)}
     seen = {k: here for k, here in places.items() if here is not None}
+    if len(seen) < LEAST:
+        raise NoFaceError(
+            f"Gaussians need {LEAST} frames with the lower face in the picture, found {len(seen)}; take another clip"
+        )
     sizes = np.array([here.alpha.shape for here in seen.values()])
     shrink = min(1.0, config.fit.side / float(sizes.max()))
     size = tuple(-(-int(np.ceil(edge * shrink)) // TILE) * TILE for edge in sizes.max(0))
@@ -109,8 +120,9 @@ def _windows(bank: Bank, pick: NDArray[np.int64], pixels: Floats, scale: Floats,
     kept = list(seen)
     arrays = (np.ascontiguousarray(a, np.float32) for a in (pixels[kept], scale[kept] * shrink, codes[kept]))
     where = Pose(*(torch.from_numpy(a) for a in arrays))
-    stacks = (torch.from_numpy(np.stack(a)) for a in (pictures, weights, np.array(mouths, np.int64)))
-    return Shots(*stacks, where, len(kept) - max(1, round(len(kept) * config.fit.held_out)))
+    rgb, weight = (torch.from_numpy(np.stack(stack)) for stack in (pictures, weights))
+    taught = len(kept) - max(1, round(len(kept) * config.fit.held_out))
+    return Shots(rgb, weight, torch.from_numpy(np.array(mouths, np.int64)), where, taught)
 
 
 def _fitted(picture: NDArray[np.uint8], shrink: float, size: tuple[int, ...]) -> NDArray[np.uint8]:

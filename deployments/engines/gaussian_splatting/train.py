@@ -38,7 +38,7 @@ class Run:
 def new_run(avatar: Gaussians) -> Run:
     """Nothing learned yet."""
     zeros = [(torch.zeros_like(t), torch.zeros_like(t)) for t in (getattr(avatar, part.name) for part in fields(avatar))]
-    return Run(avatar.map(torch.clone), avatar.map(torch.clone), zeros, torch.zeros(len(avatar.opacity)))
+    return Run(avatar.map(torch.clone), avatar.map(torch.clone), zeros, torch.zeros_like(avatar.opacity))
 
 
 def train(
@@ -100,9 +100,9 @@ def _loss(
     """Cost of one window, drawn over a random colour so that nothing learns to be see-through."""
     filmed, weight = window(shots, row, config.lip_weight)
     at = pose_of(shots, row)
-    code = at.code + config.code_noise * torch.randn(at.code.shape, generator=noise)
-    picture = draw(pose(avatar, binding, Pose(at.vertices, at.scale, code)), torch.zeros(1, 2), *filmed.shape[1:3])
-    behind = torch.rand(3, generator=noise)
+    code = at.code + config.code_noise * torch.randn(at.code.shape, generator=noise).to(at.code.device)
+    picture = draw(pose(avatar, binding, Pose(at.vertices, at.scale, code)), filmed.new_zeros(1, 2), *filmed.shape[1:3])
+    behind = torch.rand(3, generator=noise).to(filmed.device)
     drawn = picture.colours + (1 - picture.alpha[..., None]) * behind
     size = ((avatar.size - sizes) ** 2).mean()
     return picture_loss(drawn, filmed, weight, config.ssim_weight, config.gradient_weight) + config.size_weight * size
@@ -128,7 +128,7 @@ def held_out(avatar: Gaussians, binding: Binding, shots: Shots) -> Iterator[tupl
     for row in torch.linspace(shots.taught, len(shots) - 1, min(LOOKS, len(shots) - shots.taught)).long().unique().tolist():
         filmed, weight = window(shots, row, 1.0)
         weight = torch.where(weight > FAINT, weight, 0.0)  # only what will be shown
-        yield draw(pose(avatar, binding, pose_of(shots, row)), torch.zeros(1, 2), *filmed.shape[1:3]).colours, filmed, weight
+        yield draw(pose(avatar, binding, pose_of(shots, row)), filmed.new_zeros(1, 2), *filmed.shape[1:3]).colours, filmed, weight
 
 
 @torch.no_grad()
@@ -169,5 +169,5 @@ def _split(run: Run, dead: Tensor, chosen: Tensor, noise: torch.Generator) -> No
         rows = (slice(None), dead) if name.endswith("_basis") else (dead,)
         tensor[rows] = tensor[(slice(None), chosen) if name.endswith("_basis") else (chosen,)]
         mean[rows], square[rows] = 0, 0
-    spread = avatar.size[chosen].exp() * torch.randn(len(chosen), 3, generator=noise)
+    spread = avatar.size[chosen].exp() * torch.randn(len(chosen), 3, generator=noise).to(dead.device)
     avatar.offset[dead] += spread
