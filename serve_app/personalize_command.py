@@ -163,7 +163,10 @@ def personalize(
         with machine(workers) as (cache, executor), Bars(quiet) as bars:
             found = Templates(cache.folder).open(name)
             job = run(found, values, out, wanted, cache, executor, bars, report)
-        say(f"{job.out}  {job.frames} frames, {job.patched} changed, {sum(job.seconds.values()):.1f} s")
+        kept = f", {job.copied} copied" if job.copied else ""
+        say(f"{job.out}  {job.frames} frames, {job.patched} changed{kept}, {sum(job.seconds.values()):.1f} s")
+        if job.note:
+            say(f"note: {job.note}")
         if job.page is not None:
             say(f"{job.page}  quality report")
 
