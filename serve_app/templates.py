@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,11 @@ class Templates:
         shutil.rmtree(self.open(name).folder)
 
     def __iter__(self) -> Iterator[Template]:
+        """Those that are whole: a damaged one says so when it is opened."""
         for facts in sorted(self.folder.glob(f"*/{FACTS}")):
             if NAME.fullmatch(facts.parent.name):
-                yield self.open(facts.parent.name)
+                with suppress(LipSyncError):
+                    yield self.open(facts.parent.name)
 
     def _place(self, name: str) -> Path:
         if not NAME.fullmatch(name):

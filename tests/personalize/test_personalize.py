@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from deployments.contracts import Clip, Span
-from deployments.errors import OptionError, SpeechError
+from deployments.errors import InputError, OptionError, SpeechError
 from deployments.media.decode import decode
 from deployments.media.probe import probe
 from deployments.media.sound import read_sound
@@ -146,6 +147,18 @@ def test_the_author_hears_of_slots_that_cut_a_word(message: Path) -> None:
     assert check_slots(clip, parse_script(SCRIPT)) == (), "the tone pauses from 0.7 s to 1.4 s, and from 2.1 s on"
     notes = check_slots(clip, parse_script(SCRIPT.replace("1.3", "0.4")))
     assert len(notes) == 1 and "0.4-2.4 s begins while the person speaks" in notes[0]
+
+
+def test_a_damaged_template_says_so_and_hides_no_other(message: Path, template: Template, cache: Cache) -> None:
+    broken = cache.folder / "templates" / "broken"
+    broken.mkdir()
+    (broken / "template.json").write_text("{}")
+    try:
+        with pytest.raises(InputError, match="create it again"):
+            Templates(cache.folder).open("broken")
+        assert [found.name for found in Templates(cache.folder)] == ["hello"]
+    finally:
+        shutil.rmtree(broken)
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "x" * 65])

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deployments.contracts import Clip, Span
+from deployments.contracts import Avatar, Clip, Span
 from deployments.media.avc import encoder_header, parse_header, sps_id
 from deployments.media.decode import decode
 from deployments.media.encode import EncodeOptions, encode_chunk
 from deployments.media.probe import probe
 from deployments.media.smart import CannotCopy, copy_chunk, copying
 from deployments.media.stitch import stitch
+from deployments.wire import pack, unpack
+from deployments.worker import ChunkTask, render_chunk
 from serve_app.planner import cut_around
 
 Film = Callable[..., Path]
@@ -81,6 +83,20 @@ def test_other_containers_copy_too(film: Film, tmp_path: Path, suffix: str) -> N
     out = replaced(probe(source), 15, 45, tmp_path / f"out{suffix}")
     seen = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames(source), frames(out), strict=True)]
     assert max(seen[:15] + seen[45:]) == 0 and max(seen[15:45]) > 0
+
+
+def test_a_copied_chunk_is_a_piece_of_work_like_others_on_another_machine(film: Film, tmp_path: Path) -> None:
+    clip = probe(film())
+    options = EncodeOptions("high", copying(clip, "high").match)
+    avatar = Avatar("fake", tmp_path / "avatar", "")
+    task = ChunkTask(
+        *(clip, Span(15, 45), None, "fake", avatar, tmp_path / "m", tmp_path / "t", options, tmp_path / "chunk.mkv"), copied=True
+    )
+    sent = pack(task, tmp_path)
+    assert str(tmp_path) not in repr(sent) and sent.encode == options
+    ticks: list[int] = []
+    done = render_chunk(unpack(sent, tmp_path), ticks.append)
+    assert (done.patched, sum(ticks)) == (0, 30) and len(frames(done.out)) == 30, "no motion, no track, no avatar is read"
 
 
 @pytest.mark.parametrize("start", [0, 15])
