@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYERS = ("kernels", "deployments", "serve_app")
+LAYERS = ("kernels", "deployments", "serve_app", "k8s")
 KERNELS_MAY = {"torch", "triton", "numba", "numpy", "kernels", *sys.stdlib_module_names}
 ONLY_IN = {
     "av": ("deployments/media/",),

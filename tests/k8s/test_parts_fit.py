@@ -12,6 +12,7 @@ from overlays import NAMES, ROOT, cluster, container, documents, labels_of_pods,
 from deployments.engines.registry import engine_names, replica_settings
 from k8s.engines import group_of, read_site, resource_of
 from k8s.render import OVERLAYS
+from serve_app.api.flow import middlewares
 
 
 def test_an_engine_that_wants_a_gpu_gets_a_group_of_its_own() -> None:
@@ -58,7 +59,9 @@ def test_head_and_workers_see_the_same_environment_and_files(overlay: str) -> No
         volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
         assert {mount["name"] for mount in container(template)["volumeMounts"]} == set(volumes)
         assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
-    assert {"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"} in head["env"]
+    told = {entry["name"]: entry.get("value") for entry in head["env"]}
+    assert told["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert told["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == f"{middlewares.__module__}:{middlewares.__name__}"
 
 
 @pytest.mark.parametrize("overlay", NAMES)
