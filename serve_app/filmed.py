@@ -28,13 +28,11 @@ def keep_filmed(request: SyncRequest, clip: Clip, plan: Plan, workers: int, stre
         found, note = None, f"pictures encoded again as a whole ({reason})"
     else:
         note = "pictures encoded again as a whole (every closed group of the source has changes)"
-    if found is None and streams:
-        return replace(plan, note=note)
     spans = cut_at(request.edges, clip.frames) or cut(plan, found, workers)
     copied = frozenset(span for span in spans if found is not None and plan.still(span) and whole_groups(span, found))
-    if found is None or not copied:
-        return replace(plan, spans=spans, note=note)
-    return replace(plan, spans=spans, match=found.match, copied=copied)
+    if found is not None and copied:
+        return replace(plan, spans=spans, match=found.match, copied=copied)
+    return replace(plan, note=note) if streams else replace(plan, spans=spans, note=note)
 
 
 def cut(plan: Plan, found: Copying | None, workers: int) -> tuple[Span, ...]:
