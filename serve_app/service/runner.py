@@ -43,12 +43,14 @@ class Flags:
         self.cancel = threading.Event()
         self.lost = threading.Event()
         self.stop = threading.Event()
+        self.settled = threading.Event()
 
     def check(self) -> None:
         """Raise Cancelled, StaleFence or Stopped if the work must end."""
-        if self.lost.is_set():
+        # a heartbeat that meets the row right after it became final finds no lease and reports it lost: it is not
+        if self.lost.is_set() and not self.settled.is_set():
             raise StaleFence("another worker has this job")
-        if self.cancel.is_set():
+        if self.cancel.is_set() and not self.settled.is_set():
             raise Cancelled("the caller cancelled the job")
         if self.stop.is_set():
             raise Stopped("this worker ends; the job goes on elsewhere")
@@ -66,7 +68,11 @@ class JobRun(Watch):
         self._told = 0.0
         self._done: dict[str, float] = {}  # fraction of every stage
         self._kept_report: str | None = None
-        self.settled = False
+
+    @property
+    def settled(self) -> bool:
+        """The result is in the table; only the report may be left to do."""
+        return self.flags.settled.is_set()
 
     def work(self, executor: Executor) -> None:
         """Run the job with an executor. Raises the errors of `deployments.errors`."""
@@ -164,7 +170,7 @@ class JobRun(Watch):
         key = self._key(done.out)
         self._media.put(done.out, key)
         self._succeed(key, self._kept_report, facts_of(done))
-        self.settled = True
+        self.flags.settled.set()
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._media.root).as_posix()

@@ -166,6 +166,25 @@ def test_a_report_that_ends_with_its_process_is_not_promised_any_more(desk: Desk
     assert not files(desk.media.root / "reports"), "nothing half-made stays"
 
 
+class Late(SerialExecutor):
+    """A heartbeat that was on its way when the job became final finds no lease, and says so during the report."""
+
+    def __init__(self, flags: Flags) -> None:
+        self._flags = flags
+
+    def call(self, function: Callable[..., Any], task: Any, progress: Any) -> Any:
+        if isinstance(task, ReportTask):
+            self._flags.lost.set()
+        return super().call(function, task, progress)
+
+
+def test_a_heartbeat_that_meets_the_end_of_a_job_does_not_lose_its_report(desk: Desk) -> None:
+    job = desk.ask(report=True)
+    with dispatcher(desk.jobs, desk.media, lambda job, flags: Late(flags)):
+        desk.until(job.id, lambda job: (desk.media.root / f"reports/{job.id}/report.html").is_file())
+    assert desk.jobs.get(job.id).report == f"reports/{job.id}"
+
+
 def test_a_cancelled_job_ends_soon_and_leaves_no_result(desk: Desk) -> None:
     job = desk.ask(cost=SLOW)
     with dispatcher(desk.jobs, desk.media):
