@@ -32,7 +32,7 @@ from deployments.retrieval.warp import blend, place
 
 TINY = Vasa1Config(
     decoder=DecoderConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1), code=8, window_pixels=2048),
-    fit=FitConfig(steps=12, batch=2, check_every=4, smallest=20, exclude=(2,), gain=-9.0, patience=9),
+    fit=FitConfig(steps=12, batch=2, check_every=4, smallest=20, decoder_frames=20, exclude=(2,), gain=-9.0, patience=9),
 )
 
 

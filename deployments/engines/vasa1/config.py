@@ -20,7 +20,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How the decoder learns one person: about four minutes of one core."""
+    """How one person is learned: seconds for the look, about two minutes of one core for the decoder."""
 
     steps: int = 300
     batch: int = 4
@@ -30,6 +30,7 @@ class FitConfig:
     exclude: tuple[int, ...] = (1, 4, 12)  # frames around a learned one that are not looked up: mouths near and far
     smallest: int = 60  # usable frames; an avatar of fewer stays training-free
     most: int = 600  # frames learned from, evenly spread
+    decoder_frames: int = 400  # usable frames from which on the decoder is trained; from fewer it learned nothing that lasted
     check_every: int = 50
     patience: int = 3  # checks without a better picture before it stops
     gain: float = 0.3  # dB that the decoder must win on held-out frames to be used: less did not last on later ones
@@ -50,7 +51,8 @@ class MotionConfig:
     audio_dropout: float = 0.3
     steps: int = 8  # of sampling
     temperature: float = 0.5  # size of the noise: 0 gives the most likely motion, 1 a typical one
-    guidance: float = 0.5  # lambda_A of the paper
+    guidance: float = 0.0  # lambda_A (0.5 in the paper): here it widens what is wide enough and tells nothing new
+    regression_share: float = 0.7  # of the shared regression in the lips: it opens the mouth better, the other shapes it better
 
 
 @dataclass(frozen=True)

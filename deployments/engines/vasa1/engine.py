@@ -29,7 +29,7 @@ class Vasa1:
 
     def limits(self) -> EngineLimits:
         """Chunks are independent; motion is made once and every frame is decoded by itself."""
-        return EngineLimits(context_frames=0, sequential=False, options=("expression",))
+        return EngineLimits(context_frames=0, sequential=False, options=("expression", "guidance", "seed"))
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Learn the person of a clip into the folder `out`; a fit that was interrupted there is gone on with."""

@@ -48,16 +48,18 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: Vasa1Config, progres
 
 def learn(bank: Bank, small: Bytes, window: Window, out: Path, config: Vasa1Config, progress: Progress) -> dict[str, Any]:
     """Learn how the mouth looks, then the decoder; each is kept only if it makes held-out frames better."""
-    from deployments.engines.vasa1.training import Training  # brings torch
-
     lessons = Lessons(bank, small, window, config)
     lessons.trust, gains = choose_trust(lessons, len(config.fit.exclude))
-    training = Training(lessons, config, out)
-    decoder = training.run(progress)
-    training.clean()
+    decoder, checks = False, []
+    if len(bank.frames) >= config.fit.decoder_frames:
+        from deployments.engines.vasa1.training import Training  # brings torch
+
+        training = Training(lessons, config, out)
+        decoder, checks = training.run(progress), training.checks
+        training.clean()
     save_appearance(lessons.everything(), out / APPEARANCE)
     painted = lessons.trust.top > 0 or decoder
-    return {"painted": painted, "decoder": decoder, "trust": asdict(lessons.trust), **gains, "checks": training.checks}
+    return {"painted": painted, "decoder": decoder, "trust": asdict(lessons.trust), **gains, "checks": checks}
 
 
 def choose_trust(lessons: Lessons, variants: int) -> tuple[Trust, dict[str, float]]:
