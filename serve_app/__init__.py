@@ -1,7 +1,7 @@
 """The application: talks to the world, decides, joins.
 
-    from serve_app import LipSync
-    LipSync("video_rewrite").process_video("in.mp4", "speech.wav", "out.mp4")
+from serve_app import LipSync
+LipSync("video_rewrite").process_video("in.mp4", "speech.wav", "out.mp4")
 """
 
 from __future__ import annotations

@@ -43,9 +43,7 @@ class Executor(Protocol):
         """Like the built-in `map`, in order."""
         ...
 
-    def map_ticks(
-        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
-    ) -> Iterator[Result]:
+    def map_ticks(self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick) -> Iterator[Result]:
         """`function(task, tick)`, results as they come; every `tick(frames)` arrives here as `on_tick(frames)`.
 
         `on_tick` may raise Cancelled. A piece that is done again takes its ticks back: `on_tick` of a negative number.
@@ -61,9 +59,7 @@ class SerialExecutor:
     def __enter__(self) -> SerialExecutor:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Nothing to end."""
 
     def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
@@ -74,9 +70,7 @@ class SerialExecutor:
         """One task after the other."""
         return map(function, tasks)
 
-    def map_ticks(
-        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
-    ) -> Iterator[Result]:
+    def map_ticks(self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick) -> Iterator[Result]:
         """One task after the other; ticks arrive at once."""
         return (function(task, on_tick) for task in tasks)
 
@@ -90,16 +84,12 @@ class LocalExecutor:
         self._ticks = self._context.SimpleQueue()
         self._children: set[multiprocessing.process.BaseProcess] = set()
         self._stop = self._context.Event()
-        self._pool = ProcessPoolExecutor(
-            workers, self._context, initializer=_begin, initargs=(self._ticks, self._stop)
-        )
+        self._pool = ProcessPoolExecutor(workers, self._context, initializer=_begin, initargs=(self._ticks, self._stop))
 
     def __enter__(self) -> LocalExecutor:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
             self.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -112,9 +102,7 @@ class LocalExecutor:
         """Results in the order of the tasks."""
         return self._run([(function, task) for task in tasks], _call, lambda frames: None)
 
-    def map_ticks(
-        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
-    ) -> Iterator[Result]:
+    def map_ticks(self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick) -> Iterator[Result]:
         """Results and ticks as they come."""
         return self._run([(function, task) for task in tasks], _call_ticking, on_tick, in_order=False)
 

@@ -341,9 +341,7 @@ def sound_of(plan: Plan, speech: Speech) -> SoundPlan:
     return SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
 
 
-def join(
-    request: SyncRequest, clip: Clip, plan: Plan, sound: SoundPlan, chunks: list[ChunkResult], ready: Path | None
-) -> None:
+def join(request: SyncRequest, clip: Clip, plan: Plan, sound: SoundPlan, chunks: list[ChunkResult], ready: Path | None) -> None:
     """Chunks and sound in one file, at its place when it is whole. Raises OutputError."""
     timed = replace(clip, time_base=plan.timeline.time_base)
     stitch(timed, [chunk.out for chunk in chunks], plan.timeline.pts, sound, request.out, provenance(request, plan), ready)

@@ -94,9 +94,7 @@ class ReplicaExecutor:
             for ref in waiting:
                 ray.cancel(ref, force=True)
 
-    def map_ticks(
-        self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick
-    ) -> Iterator[Result]:
+    def map_ticks(self, function: Callable[[Task, Tick], Result], tasks: Sequence[Task], on_tick: OnTick) -> Iterator[Result]:
         """As they come."""
         assert all(isinstance(task, ChunkTask) for task in tasks), "only chunks go to replicas"
         for event in self._events(tasks, "render"):

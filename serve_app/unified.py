@@ -24,9 +24,7 @@ AudioSegment = tuple[Seconds, Seconds, str | Path]
 class LipSync:
     """Lip-sync with one engine. Errors are those of `deployments.errors`."""
 
-    def __init__(
-        self, engine: str = "video_rewrite", *, workers: int | None = None, progress: Progress = no_progress
-    ) -> None:
+    def __init__(self, engine: str = "video_rewrite", *, workers: int | None = None, progress: Progress = no_progress) -> None:
         self.engine = engine
         self._workers, self._progress = workers, progress
 
@@ -37,9 +35,7 @@ class LipSync:
         source = SpeechSource(audio=Path(audio))
         return self.run(SyncRequest(Path(video), (source,), Path(output), self.engine, sync_mode=sync_mode))
 
-    def apply_segments(
-        self, video: str | Path, segments: Sequence[AudioSegment], output: str | Path
-    ) -> JobReport:
+    def apply_segments(self, video: str | Path, segments: Sequence[AudioSegment], output: str | Path) -> JobReport:
         """Parts of a clip get new speech: `segments` are `(start seconds, end seconds, sound file)`."""
         sources = tuple(SpeechSource(audio=Path(audio), segment=segment(start, end)) for start, end, audio in segments)
         return self.run(SyncRequest(Path(video), sources, Path(output), self.engine))
@@ -87,8 +83,6 @@ class ExtendedLipSyncProcessor:
     def __init__(self, name: str) -> None:
         self._lip_sync = LipSync(name)
 
-    def apply_lip_sync_simple(
-        self, video: str | Path, audio_segments: Sequence[AudioSegment], output: str | Path
-    ) -> JobReport:
+    def apply_lip_sync_simple(self, video: str | Path, audio_segments: Sequence[AudioSegment], output: str | Path) -> JobReport:
         """`LipSync(name).apply_segments(...)`."""
         return self._lip_sync.apply_segments(video, audio_segments, output)

@@ -89,9 +89,7 @@ def _distances(points: Floats, coefficients: Floats, outputs: Floats, mean: Floa
     return distance[0], distance[1]
 
 
-def _closures(
-    prediction: Prediction, heard: NDArray[np.float64], true: Floats, made: Floats
-) -> tuple[float, float, float]:
+def _closures(prediction: Prediction, heard: NDArray[np.float64], true: Floats, made: Floats) -> tuple[float, float, float]:
     """Share of bilabials at which the true and the made mouth are in their lowest quarter, and how many there were."""
     mask = np.concatenate([[False], prediction.bilabial > BILABIAL, [False]]).astype(int)
     starts, stops = np.flatnonzero(np.diff(mask) == 1), np.flatnonzero(np.diff(mask) == -1)

@@ -56,9 +56,7 @@ def classes_of(symbol: str) -> list[int]:
     return found[:2]
 
 
-def frame_classes(
-    phonemes: tuple[tuple[str, float, float], ...], frames: int, frame_seconds: float = 0.02
-) -> NDArray[np.int64]:
+def frame_classes(phonemes: tuple[tuple[str, float, float], ...], frames: int, frame_seconds: float = 0.02) -> NDArray[np.int64]:
     """Class [frames] of each frame, centred on (k + 0.5) * frame_seconds; silence where no phoneme is."""
     labels = np.full(frames, SILENCE, np.int64)
     for symbol, start, end in phonemes:

@@ -59,9 +59,7 @@ def sentences(folder: Path | None, generator: np.random.Generator) -> Iterator[s
             yield re.sub(r"[^A-Za-z0-9 ,.;:'?!-]", " ", texts[k])
 
 
-def as_utterance(
-    samples: NDArray[np.float32], rate: int, phonemes: Phonemes, stretch: float, source: str
-) -> Utterance:
+def as_utterance(samples: NDArray[np.float32], rate: int, phonemes: Phonemes, stretch: float, source: str) -> Utterance:
     """Mel power and classes of speech that is played slower and lower by `stretch`."""
     import soxr
 

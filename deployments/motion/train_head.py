@@ -126,9 +126,7 @@ def train_ensemble(examples: Sequence[Example], steps: int, seeds: int, seed: in
 
 
 @torch.no_grad()
-def _fit_linear(
-    ensemble: HeadEnsemble, examples: Sequence[Example], targets: Sequence[tuple[Floats, Floats]]
-) -> None:
+def _fit_linear(ensemble: HeadEnsemble, examples: Sequence[Example], targets: Sequence[tuple[Floats, Floats]]) -> None:
     """Ridge regression of the targets on smoothed features, every speaker counting the same."""
     speakers = [example.speaker for example in examples]
     mean, std = ensemble.feature_mean.numpy(), ensemble.feature_std.numpy()

@@ -22,9 +22,7 @@ def _frames(**tensors: Tensor) -> int:
     return next(iter(found.values()), 1)
 
 
-def project(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, blur: float = BLUR
-) -> Splats:
+def project(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, blur: float = BLUR) -> Splats:
     """Project Gaussians; gradients flow to means, quaternions and scales.
 
     means [B, N, 3], quats [B, N, 4] (w, x, y, z; any length but zero), scales [B, N, 3] (standard deviations, >= 0),
@@ -43,9 +41,7 @@ def project(
     check_shape("opacities", opacities, ("B?", "N"), sizes)
     check_shape("camera.view", view[..., :3, :] if view.ndim == 3 else view, ("B?", 3, 4), sizes)
     check_shape("camera.intrinsics", intrinsics, ("B?", 4), sizes)
-    check_numbers(
-        means.device, means=means, quats=quats, scales=scales, opacities=opacities, view=view, intrinsics=intrinsics
-    )
+    check_numbers(means.device, means=means, quats=quats, scales=scales, opacities=opacities, view=view, intrinsics=intrinsics)
     check_no_gradient("cameras are given, not fitted", view=view, intrinsics=intrinsics)
     if not (blur > 0 and 0 < camera.near < camera.far):
         raise ShapeError(f"expected blur > 0 and 0 < near < far, got blur {blur}, near {camera.near}, far {camera.far}")

@@ -18,8 +18,10 @@ BLOCK = 128
 
 @triton.jit
 def _load3(start: tl.tensor, at: tl.tensor, mask: tl.tensor) -> tuple[tl.tensor, ...]:
-    return tl.load(start + at * 3, mask, other=0.0), tl.load(start + at * 3 + 1, mask, other=0.0), tl.load(
-        start + at * 3 + 2, mask, other=0.0
+    return (
+        tl.load(start + at * 3, mask, other=0.0),
+        tl.load(start + at * 3 + 1, mask, other=0.0),
+        tl.load(start + at * 3 + 2, mask, other=0.0),
     )
 
 

@@ -31,9 +31,7 @@ def gaussian_raster(
     """Colours [B, H, W, C] and alpha [B, H, W]; NaN if the lists of entries were cut."""
     from kernels.gaussian_raster.gpu import launch_raster
 
-    return launch_raster(
-        *(means, conics, extents, opacities, colours, background, entries, starts, needed), height, width, tile
-    )
+    return launch_raster(*(means, conics, extents, opacities, colours, background, entries, starts, needed), height, width, tile)
 
 
 @gaussian_raster.register_kernel("cpu")

@@ -168,9 +168,7 @@ class JobStore(AssetTable, Outbox):
             db.execute(jobs.update().where(jobs.c.id == id).values(lease_until=self._clock() + lease))
             return job.cancel_requested
 
-    def progress(
-        self, id: str, fence: int, stage: str, done: int, total: int, fraction: float, eta: float | None = None
-    ) -> None:
+    def progress(self, id: str, fence: int, stage: str, done: int, total: int, fraction: float, eta: float | None = None) -> None:
         """How far the job is; the fraction never falls. Raises StaleFence."""
         rising = sa.case((jobs.c.fraction > fraction, jobs.c.fraction), else_=fraction)
         self._change(id, fence, {"stage": stage, "done": done, "total": total, "fraction": rising, "eta": eta})
@@ -194,9 +192,7 @@ class JobStore(AssetTable, Outbox):
         with self._read() as db:
             return [to_chunk(row) for row in db.execute(sa.select(chunks).where(chunks.c.job == id).order_by(chunks.c.start))]
 
-    def succeed(
-        self, id: str, fence: int, result: str | None, report: str | None, facts: dict[str, Any], keep: float
-    ) -> Job:
+    def succeed(self, id: str, fence: int, result: str | None, report: str | None, facts: dict[str, Any], keep: float) -> Job:
         """The job is done; what it made is kept for `keep` seconds. Raises StaleFence."""
         with self._write() as db:
             job = self._mine(db, id, fence)

@@ -19,6 +19,7 @@ CONNECT_SECONDS = 10
 LOCK = 7_262_145  # number of the advisory lock under which PostgreSQL's tables are made
 LOST_MS = 60_000  # a machine that vanished inside a transaction holds its rows' locks for so long, not for hours
 
+
 class Words(TypeDecorator[str]):
     """Text of any origin and length. Databases refuse zero bytes and halves of letters (file names that are no UTF-8)."""
 

@@ -228,4 +228,3 @@ def test_the_door_teaches() -> None:
         rasterize(splats, opacities.to("meta"), colours, tiles)
     with pytest.raises(ShapeError, match="CPU draws tiles of 16"):
         rasterize(splats, opacities, colours, bin_splats(splats, opacities, 8, 8, tile=8))
-

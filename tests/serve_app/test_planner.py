@@ -20,9 +20,7 @@ def clip(frames: int = 100, seed: int | None = None, start: int = 0) -> Clip:
     lasting = np.full(frames, 3600) if seed is None else np.random.default_rng(seed).integers(1500, 9000, frames)
     pts = start + np.concatenate([[0], np.cumsum(lasting)[:-1]])
     duration = int(lasting.sum()) * TICK
-    return Clip(
-        Path("x.mp4"), 640, 480, 0, "h264", "yuv420p", 8, TICK, pts, np.array([0]), duration, Fraction(frames) / duration
-    )
+    return Clip(Path("x.mp4"), 640, 480, 0, "h264", "yuv420p", 8, TICK, pts, np.array([0]), duration, Fraction(frames) / duration)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 99, 1000])

@@ -126,5 +126,3 @@ def test_a_replica_works_on_one_chunk_at_a_time_and_stops_when_nobody_waits(tmp_
 
 def test_a_healthy_replica_says_so(tmp_path: Path) -> None:
     EngineReplica("fake", lambda: MediaStore(str(tmp_path))).check_health()
-
-

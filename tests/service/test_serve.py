@@ -224,9 +224,7 @@ def test_a_router_that_dies_is_followed_by_another_that_goes_on(
     assert len(kept) >= 3 and done.info["reused_chunks"] >= 3, "finished chunks are not rendered again"
 
 
-def test_an_api_that_dies_loses_nothing(
-    jobs: JobStore, media: MediaStore, post: Callable[..., Job], expected: list[str]
-) -> None:
+def test_an_api_that_dies_loses_nothing(jobs: JobStore, media: MediaStore, post: Callable[..., Job], expected: list[str]) -> None:
     job = post(5, cost=0.05)
     os.kill(replica_pids("api")[0], signal.SIGKILL)
     assert planes(media, finish(jobs, job)) == expected
