@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from deployments.contracts import Motion, Speech
 from deployments.engines.portrait.config import PortraitOptions, options_from
 from deployments.engines.portrait.engine import pose_sequence, render_portrait
-from deployments.engines.portrait.fit import PortraitModel, check_picture, fit_portrait
-from deployments.engines.portrait.motion import REST, displacements, frame_count
-from deployments.engines.portrait.render import PortraitRenderer, render_frames
 from deployments.errors import MediaError, NoFaceError, OptionError, SpeechError
 from deployments.face.landmarks import LEFT_EYE_OUTER, LOWER_INNER_LIP, RIGHT_EYE_OUTER, UPPER_INNER_LIP
 from deployments.face.track import track_image
 from deployments.motion.lip_space import LIP_JAW
+from deployments.portrait.draw import PortraitRenderer, render_frames
+from deployments.portrait.model import PortraitModel, check_picture, fit_portrait
+from deployments.portrait.move import REST, displacements, frame_count
 
 RATE = 16000
 

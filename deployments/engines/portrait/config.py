@@ -1,17 +1,12 @@
-"""What a caller may choose for a portrait, and the few sizes that the rooms of this engine share."""
+"""What a caller may choose for a portrait."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from typing import Any
 
 from deployments.errors import OptionError
-
-FPS = Fraction(25)
-MIN_SIDE = 64  # pixels; a smaller picture cannot hold a mouth
-MAX_SIDE = 8192
 
 
 @dataclass(frozen=True)

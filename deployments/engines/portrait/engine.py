@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -13,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Avatar, Clip, EngineLimits, Motion, Patch, Picture, Progress, Span, Speech, Track, no_progress
-from deployments.engines.portrait.blink import blink_curve, eyes_open
-from deployments.engines.portrait.config import FPS, PortraitOptions
-from deployments.engines.portrait.fit import PortraitModel, check_picture, fit_portrait
+from deployments.engines.portrait.blink import blink_curve
+from deployments.engines.portrait.config import PortraitOptions
+from deployments.engines.portrait.fit import keep_picture
 from deployments.engines.portrait.head_motion import head_moves
-from deployments.engines.portrait.motion import displacements, frame_count, loudness, portrait_motion
-from deployments.engines.portrait.render import PortraitRenderer, Pose, render_frames
-from deployments.errors import NoFaceError
-
-STILL = np.eye(3)
+from deployments.engines.portrait.motion import loudness, portrait_motion
+from deployments.engines.portrait.render import render_patches
+from deployments.portrait.draw import PortraitRenderer, Pose, render_frames
+from deployments.portrait.eyes import eyes_open
+from deployments.portrait.model import check_picture, fit_portrait
+from deployments.portrait.move import FPS, displacements, frame_count
 
 
 def render_portrait(
@@ -88,27 +88,15 @@ class Portrait:
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Keep the first usable frame and its landmarks in `out`. Raises NoFaceError."""
-        from safetensors.numpy import save_file
-
-        from deployments.media.decode import decode
-
-        usable = np.flatnonzero(track.usable)
-        if len(usable) == 0:
-            raise NoFaceError(f"{clip.path.name}: a portrait needs one frame with a face, got none; use another picture")
-        frame = int(usable[0])
-        picture = next(iter(decode(clip, Span(frame, frame + 1))))
-        tensors = {"photo": np.ascontiguousarray(picture.rgb()), "landmarks": np.ascontiguousarray(track.landmarks[frame])}
-        out.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, out / "portrait.safetensors")
+        digest = keep_picture(clip, track, out)
         progress("fit", 1, 1)
-        digest = hashlib.sha256(tensors["photo"].tobytes() + tensors["landmarks"].tobytes()).hexdigest()
         return Avatar(self.name, out, digest)
 
     def animate(self, speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: dict[str, Any]) -> Motion:
         """Mouth motion at the clip's own times; silence follows where the clip is longer than the speech."""
         from deployments.engines.portrait.config import options_from
-        from deployments.engines.portrait.motion import generic_mouth
         from deployments.motion.animate import MotionOptions, make_motion
+        from deployments.portrait.move import generic_mouth
 
         strength = options_from(options).mouth
         frame_count(speech)
@@ -121,24 +109,4 @@ class Portrait:
         self, avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, span: Span
     ) -> Iterator[Patch | None]:
         """One patch for every picture of the span; None where nothing is to be replaced."""
-        renderer = PortraitRenderer(load_model(avatar))
-        window = renderer.window
-        alpha = np.ones((window.height, window.width), np.float32)
-        moves = displacements(motion)
-        for t, _ in zip(range(span.start, span.stop), pictures, strict=True):
-            if motion.weight[t] <= 0:
-                yield None
-                continue
-            rgb = renderer.frame(Pose(moves[t], 0.0, STILL, np.zeros(3)))
-            yield Patch(window.x, window.y, rgb, alpha)
-
-
-def load_model(avatar: Avatar) -> PortraitModel:
-    """The model of a fitted avatar; computed again, which is faster than reading it."""
-    from deployments.motion.lip_space import LIP_JAW
-    from deployments.weights import load_tensors
-
-    tensors = load_tensors(avatar.path / "portrait.safetensors")
-    landmarks = tensors["landmarks"][None].astype(np.float32)
-    track = Track(landmarks, np.ones(1, np.float32), np.ones(1, bool), np.zeros(1, np.int32))
-    return fit_portrait(tensors["photo"].astype(np.uint8), track, LIP_JAW)
+        return render_patches(avatar, motion, pictures, span)

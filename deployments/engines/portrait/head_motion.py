@@ -11,13 +11,12 @@ YAW, PITCH, ROLL = 2.2, 1.5, 0.9  # degrees, about two standard deviations
 SHIFT = 0.012  # eye distances
 NOD = 1.1  # degrees downwards on a loud syllable
 EASE_SECONDS = 0.6
-PIVOT = np.array([0.0, 0.75, 0.55])  # head frame: inside the head below the ears, so that the silhouette hardly moves
 
 
 def head_moves(
     frames: int, fps: float, seed: int, strength: float, loudness: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rotations [T, 3, 3] about `PIVOT` and translations [T, 3] in eye distances; identity at both ends.
+    """Rotations [T, 3, 3] and translations [T, 3] in eye distances; identity at both ends.
 
     `loudness` [T] in 0..1 adds slight nods.
     """

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.engines.portrait.teeth import draw_lower, draw_tongue, draw_upper, own_teeth, teeth_color
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
+from deployments.portrait.teeth import draw_lower, draw_tongue, draw_upper, own_teeth, teeth_color
 
 SPRITE_PIXELS = 190.0  # sprite pixels per eye distance at least; small photos are drawn finer and averaged down
 LIP_MARGIN = 0.05  # eye distances in which teeth may hide under misplaced inner-lip points

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deployments.face.landmarks import LIPS_INNER
 
 if TYPE_CHECKING:
-    from deployments.engines.portrait.mouth import MouthFrame
+    from deployments.portrait.mouth import MouthFrame
 
 # widths and heights of half an arch from the middle outwards, in eye distances (90 mm); after Wheeler's tables
 UPPER_WIDTHS = (0.094, 0.073, 0.084, 0.078, 0.078)
