@@ -128,6 +128,7 @@ class Motion:
     coefficients: NDArray[np.float32]  # [T, 8]
     weight: NDArray[np.float32]  # [T]
     info: dict[str, Any] = field(default_factory=dict)  # offset, correlation, source: for the report
+    extra: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # what one engine's `animate` tells its `render` besides
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from deployments.contracts import Motion, Track
 from deployments.weights.load import load_tensors
 
+EXTRA = "extra."
+
 
 def save_track(track: Track, path: Path) -> None:
     """Write a track. Raises OSError."""
@@ -29,13 +31,15 @@ def load_track(path: Path) -> Track:
 
 def save_motion(motion: Motion, path: Path) -> None:
     """Write the arrays of a motion; its `info` is for the report and does not travel. Raises OSError."""
-    _save({"coefficients": motion.coefficients, "weight": motion.weight}, path, {})
+    extra = {EXTRA + name: rows for name, rows in motion.extra.items()}
+    _save({"coefficients": motion.coefficients, "weight": motion.weight, **extra}, path, {})
 
 
 def load_motion(path: Path) -> Motion:
     """Read what `save_motion` wrote. Raises WeightsError."""
     rows = load_tensors(path)
-    return Motion(rows["coefficients"], rows["weight"])  # type: ignore[arg-type]
+    extra = {name.removeprefix(EXTRA): part for name, part in rows.items() if name.startswith(EXTRA)}
+    return Motion(rows["coefficients"], rows["weight"], extra=extra)  # type: ignore[arg-type]
 
 
 def pick_rows(track: Track, order: NDArray[np.int64]) -> Track:

@@ -226,6 +226,7 @@ def as_output(tracked: Tracked, plan: Plan) -> tuple[Clip, Track]:
 def job_key(request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tracked: Tracked) -> str:
     """What makes chunks of two runs interchangeable: all that reaches a worker, and the code."""
     content = [plan.timeline.order.tobytes().hex(), motion.coefficients.tobytes().hex(), motion.weight.tobytes().hex()]
+    content += [name + motion.extra[name].tobytes().hex() for name in sorted(motion.extra)]
     encode = str(encoding(request, plan))
     return digest_of("job", tracked.key, avatar.digest, request.engine, encode, content, code_version())
 

@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Clip, Motion, Patch, Span, Track
+from deployments.contracts import Avatar, Clip, Engine, Motion, Patch, Span, Speech, Track
 from deployments.engines.registry import get_engine
 from deployments.face.crop import CropTransform, crop_transforms
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER, Landmarker, roi_of_points
 from deployments.media.decode import decode
 from deployments.media.probe import probe
-from deployments.motion.dubbing import track_coefficients
+from deployments.motion.dubbing import RATE, template_sound, track_coefficients
 from deployments.quality.metrics import flicker_energy, landmark_distance, psnr, sharpness
 from deployments.retrieval.bank import load_bank
 
@@ -81,7 +81,8 @@ def reconstruct(path: Path, split: Split, name: str, track: Track, save: Path | 
         avatar = engine.fit(clip, only(track, fit), Path(folder))
         fit_seconds = time.process_time() - started
         coefficients = track_coefficients(track, load_bank(avatar.path).stable)
-        motion = Motion(coefficients, np.isin(np.arange(clip.frames), test).astype(np.float32))
+        weight = np.isin(np.arange(clip.frames), test).astype(np.float32)
+        motion = Motion(coefficients, weight, extra=heard(engine, clip, only(track, fit), avatar))
         judged = only(track, test) if split.stride > 1 else track
         span = Span(int(test[0]), int(test[-1]) + 1)
         started = time.process_time()
@@ -92,6 +93,19 @@ def reconstruct(path: Path, split: Split, name: str, track: Track, save: Path | 
         sheet(views, save / f"{split.stem}-{name}.png")
     cost = {"fit_cpu_s": fit_seconds, "render_cpu_ms": milliseconds, "test_frames": len(views)}
     return {**figures(views), "lmd": lmd, **cost}
+
+
+def heard(engine: Engine, clip: Clip, track: Track, avatar: Avatar) -> dict[str, NDArray[np.float32]]:
+    """What the engine takes from the clip's own sound besides the lips; the sound is moved to where the lips are."""
+    sound = template_sound(clip)
+    if sound is None:
+        return {}
+    motion = engine.animate(Speech(sound, RATE), clip, track, avatar, {})
+    early = round(motion.info.get("template_offset_ms", 0) * RATE / 1000)
+    if not motion.extra or not early:
+        return motion.extra
+    moved = np.pad(sound, (max(0, early), max(0, -early)))[max(0, -early) :][: len(sound)]
+    return engine.animate(Speech(moved, RATE), clip, track, avatar, {}).extra
 
 
 def seen(clip: Clip, track: Track, span: Span, patches: list[Patch | None]) -> tuple[list[View], float]:

@@ -37,6 +37,11 @@ ENGINES: dict[str, Entry] = {
         "GaussianSplatting",
         "an avatar of 3-D Gaussians on the face mesh, fitted to this person (Kerbl et al. 2023, Qian et al. 2024)",
     ),
+    "emo": Entry(
+        "deployments.engines.emo.engine",
+        "Emo",
+        "after EMO, compact: latent diffusion of the mouth that hears the speech, fitted to this person within minutes",
+    ),
     "portrait": Entry(
         "deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`", takes="image"
     ),

@@ -1,0 +1,1 @@
+"""EMO, compact: latent diffusion of the mouth, fitted per person, heard directly."""

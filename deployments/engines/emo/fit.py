@@ -1,0 +1,79 @@
+"""Fit: fill the bank, then learn the mouth. Resumable; the same seed gives the same avatar."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.contracts import Clip, Progress, Track
+from deployments.engines.emo.config import EmoConfig
+from deployments.engines.emo.hearing import fit_ear, own_features, save_ear
+from deployments.engines.emo.scene import Scene, mouth_window
+from deployments.motion.dubbing import track_coefficients
+from deployments.records import write_atomic, write_json
+from deployments.retrieval.bank import META as BANK_META
+from deployments.retrieval.bank import Bank, load_bank
+from deployments.retrieval.fill import fill_bank
+from deployments.retrieval.window import Bytes, Floats, Window, small_pictures
+
+META, SMALL = "avatar.json", "small.u8"
+
+
+def fit_avatar(clip: Clip, track: Track, out: Path, config: EmoConfig, progress: Progress) -> None:
+    """Learn the person of a clip into the folder `out`. Raises NoFaceError under 5 usable frames.
+
+    A folder in which a fit was interrupted is gone on with. Too few frames, or networks that do not make unseen frames
+    better, leave the avatar training-free.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    bank = load_bank(out) if (out / BANK_META).is_file() else fill_bank(clip, track, out, config, progress)
+    window = mouth_window(bank, config.window)
+    small = small_pictures(bank, window)
+    write_atomic(out / SMALL, small.tobytes())
+    facts: dict[str, Any] = {
+        "engine": "emo", "clip": clip.digest, "frames": len(bank.frames), "window": asdict(window),
+        "small": list(small.shape), "hears": False, "share": 0.0,
+    }  # fmt: skip
+    if len(bank.frames) >= config.fit.smallest:
+        facts |= _learn(clip, track, Scene(bank, small, window), out, config, progress)
+    write_json(out / META, facts)
+
+
+def _learn(clip: Clip, track: Track, scene: Scene, out: Path, config: EmoConfig, progress: Progress) -> dict[str, Any]:
+    from deployments.engines.emo.learn import learn  # these bring torch
+    from deployments.engines.emo.lessons import Lessons
+
+    heard = _ear(clip, track, scene.bank, out, config)
+    outcome = learn(Lessons(scene, track, heard, config), out, config, progress)
+    return {"hears": heard is not None, "share": outcome.share, **outcome.facts}
+
+
+def _ear(clip: Clip, track: Track, bank: Bank, out: Path, config: EmoConfig) -> Floats | None:
+    """What the bank's frames say [F, D]."""
+    features = own_features(clip, track, track_coefficients(track, bank.stable))
+    if features is None:
+        return None
+    own = features[bank.frames]
+    ear = fit_ear(own, config.denoiser.heard)
+    save_ear(ear, out)
+    return ear.told(own)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a fit left in an avatar's folder."""
+
+    window: Window
+    small: Bytes  # memory map
+    share: float
+
+
+def load_learned(folder: Path) -> Learned:
+    """Read it."""
+    facts = json.loads((folder / META).read_text(encoding="utf-8"))
+    small = np.memmap(folder / SMALL, np.uint8, "r", shape=tuple(facts["small"]))
+    return Learned(Window(**facts["window"]), small, facts["share"])

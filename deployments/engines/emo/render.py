@@ -1,0 +1,80 @@
+"""One frame: the training-free picture, and on it what the networks say that it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from deployments.contracts import Avatar, Motion, Patch, Picture, Track
+from deployments.engines.emo.config import EmoConfig
+from deployments.engines.emo.fit import load_learned
+from deployments.face.composite import two_band
+from deployments.retrieval.plan import Plan, PlanKey, plan_of
+from deployments.retrieval.settle import settle
+from deployments.retrieval.warp import blend
+from deployments.retrieval.window import Floats, onto
+
+if TYPE_CHECKING:
+    from deployments.engines.emo.generate import Generator
+
+
+class Studio:
+    """What the frames of a job share: the plan, and the generator where the networks are of use."""
+
+    def __init__(self, key: StudioKey, config: EmoConfig) -> None:
+        self.plan: Plan = plan_of(key.plan)
+        learned = load_learned(key.plan.avatar.path)
+        self.share = learned.share
+        self.generator: Generator | None = None
+        if learned.share > 0 and bool((self.plan.row >= 0).any()):
+            from deployments.engines.emo.generate import Generator  # brings torch
+
+            self.generator = Generator(self.plan, key.plan, learned, config)
+
+
+class StudioKey:
+    """A plan's key and what else a motion carries."""
+
+    def __init__(self, plan: PlanKey) -> None:
+        self.plan = plan
+        content = hashlib.sha256()
+        for name in sorted(plan.motion.extra):
+            content.update(name.encode() + np.ascontiguousarray(plan.motion.extra[name]).tobytes())
+        self._digest = content.digest()
+
+    def __hash__(self) -> int:
+        return hash((self.plan, self._digest))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StudioKey) and (self.plan, self._digest) == (other.plan, other._digest)
+
+
+def studio_of(avatar: Avatar, motion: Motion, track: Track, config: EmoConfig) -> Studio:
+    """The studio of a job; a worker keeps the last one, since it renders many chunks of the same job."""
+    return _studio(StudioKey(PlanKey(avatar, motion, track, config)), config)
+
+
+@lru_cache(maxsize=1)
+def _studio(key: StudioKey, config: EmoConfig) -> Studio:
+    return Studio(key, config)
+
+
+def render_patch(studio: Studio, picture: Picture, config: EmoConfig) -> Patch | None:
+    """The patch of one frame; None where nothing is to change or the face is off screen."""
+    plan = studio.plan
+    found = plan.place(picture)
+    if found is None:
+        return None
+    row, here = found
+    frame = picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
+    coarse, nearest = blend(plan.bank, here.raster, plan.choice.rows[row], plan.choice.weights[row])
+    correction: Floats | None = None
+    if studio.generator is not None:
+        added, matrix = studio.generator.added(row)
+        back = cv2.invertAffineTransform(matrix - np.array([[0, 0, here.x], [0, 0, here.y]]))
+        correction = studio.share * onto(added, back, here.alpha.shape, cv2.BORDER_CONSTANT)
+    return settle(here, frame, two_band(coarse, nearest, config.texture_gain), correction)
