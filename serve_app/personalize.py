@@ -16,9 +16,10 @@ from serve_app.executor import Executor
 from serve_app.pipeline import JobReport, fit_avatar, probe_clip, run_sync, track_face
 from serve_app.planner import SyncMode, check_segments, describe
 from serve_app.request import Quality, SyncRequest
-from serve_app.script import Script, Value
+from serve_app.script import Script, Value, parse_script
 from serve_app.speech import RATE, speak_slot
 from serve_app.templates import Template, Templates, read_parts
+from serve_app.transcript import with_times
 
 SILENT = "the clip has no sound: slots are heard over silence"
 
@@ -37,7 +38,7 @@ class Wanted:
 def create_template(
     templates: Templates,
     name: str,
-    parts: tuple[Path, Path],
+    parts: tuple[Path, Path | str],
     engine: str,
     face: str,
     cache: Cache,
@@ -45,16 +46,19 @@ def create_template(
     progress: Progress = no_progress,
     replaced: bool = False,
 ) -> Template:
-    """Check a clip and its script, learn the person, and keep both under a name.
+    """Check a clip and its script (a file, or YAML), learn the person, and keep both under a name.
 
+    Where the script has a transcript instead of times, its words are found in the clip's sound.
     Raises the errors of `deployments.errors`; nothing is kept then.
     """
     from deployments.engines.registry import get_engine
 
     get_engine(engine)
-    script = read_parts(*parts)
+    text = read_parts(*parts)
     clip = probe_clip(parts[0])
-    notes = check_slots(clip, script)
+    text, heard = with_times(clip, text, parts[1].name if isinstance(parts[1], Path) else "transcript")
+    script = parse_script(text)
+    notes = (*heard, *check_slots(clip, script))
     tracked = track_face(clip, face, cache, executor, progress)
     fit_avatar(engine, tracked, cache, executor, progress)
     facts = {
@@ -64,7 +68,7 @@ def create_template(
         "seconds": float(clip.duration),
         "notes": [*notes, *unseen(clip, script, tracked.track.usable)],
     }
-    return templates.create(name, *parts, facts, replaced)
+    return templates.create(name, parts[0], text, facts, replaced)
 
 
 def personalize(

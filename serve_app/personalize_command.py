@@ -45,8 +45,15 @@ def register(app: typer.Typer) -> None:
 @template.command("create")
 def create(
     clip: Path,
-    script: Path,
+    script: Annotated[Path | None, typer.Argument(help="YAML: segments with times, or a transcript.")] = None,
+    *,
     name: Annotated[str, typer.Option(help="What it is called from now on.")],
+    transcript: Annotated[
+        str | None, typer.Option(help='What CLIP says, instead of SCRIPT: "Hi {{customer_name|said:Ann}}, welcome."')
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Find the words in the clip's sound; times in SCRIPT are refused.")
+    ] = False,
     engine: Engine = "video_rewrite",
     face: Annotated[str, typer.Option(help="largest, speaking, a number from the left, or x,y,w,h in pixels.")] = "largest",
     replace: Annotated[bool, typer.Option("--replace", help="Where the name is taken, forget the old one.")] = False,
@@ -62,19 +69,40 @@ def create(
 
     def work() -> None:
         from serve_app.personalize import create_template
+        from serve_app.planner import describe
         from serve_app.progress import Bars
         from serve_app.templates import Templates
 
         with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
             templates = Templates(cache.folder)
-            made = create_template(templates, name, (clip, script), engine, face, cache, executor, bars, replace)
+            parts = (clip, told_script(script, transcript, auto))
+            made = create_template(templates, name, parts, engine, face, cache, executor, bars, replace)
             if store is not None:
                 send(made.folder, store)
         say(f"{made.name}  {made.seconds:.1f} s, variables: {', '.join(made.script.slots())}")
+        for line in made.script.lines if auto or transcript else ():
+            say(f"{describe(line.segment):>16}  {line.text}")
         for note in made.notes:
             say(f"note: {note}")
 
     guarded(work, debug)
+
+
+def told_script(script: Path | None, transcript: str | None, auto: bool) -> Path | str:
+    """The script's file, or one made of a transcript. Raises OptionError for both, none, or times where none are wanted."""
+    if (script is None) == (transcript is None):
+        raise OptionError("expected either a SCRIPT or --transcript, got both or none")
+    if script is None:
+        import yaml
+
+        return yaml.safe_dump({"transcript": transcript}, allow_unicode=True)
+    if auto:
+        from serve_app.script import load_script, read_script
+        from serve_app.transcript import is_transcript
+
+        if not is_transcript(load_script(read_script(script), script.name)):
+            raise OptionError(f"expected a transcript or segments without start and end for --auto, got times in {script.name}")
+    return script
 
 
 @template.command("list")

@@ -75,27 +75,35 @@ class Script:
         return tuple(SpeechSource(segment=line.segment, pieces=fill_line(line.text, told)) for line in self.lines)
 
 
-def read_script(path: Path) -> Script:
-    """Script from a YAML file. Raises InputError or OptionError."""
+def read_script(path: Path) -> str:
+    """The text of a script. Raises InputError or OptionError."""
     check_input(path, "script")
     if path.stat().st_size > LARGEST_SCRIPT:
         raise OptionError(f"expected a script of at most {LARGEST_SCRIPT >> 20} MiB, got {path.name}; is it the right file?")
     try:
-        return parse_script(path.read_text(encoding="utf-8"), path.name)
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise OptionError(f"{path.name}: expected UTF-8 text, got other bytes; save it as UTF-8") from error
 
 
-def parse_script(words: str, name: str = "script") -> Script:
-    """Script from YAML text. Raises OptionError that names the segment and what is wrong with it."""
+def load_script(words: str, name: str = "script") -> dict[str, Any]:
+    """A script's fields as they are written. Raises OptionError for other text than YAML with fields."""
     import yaml
 
     try:
         found = yaml.safe_load(words)
     except yaml.YAMLError as error:
         raise OptionError(f"{name}: expected YAML, got: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("segments"), list) or not found["segments"]:
-        raise OptionError(f"{name}: expected `segments:` with at least one `{{start, end, text}}`")
+    if not isinstance(found, dict):
+        raise OptionError(f"{name}: expected `segments:` with at least one `{{start, end, text}}`, or a `transcript:`")
+    return found
+
+
+def parse_script(words: str, name: str = "script") -> Script:
+    """Script from YAML text. Raises OptionError that names the segment and what is wrong with it."""
+    found = load_script(words, name)
+    if not isinstance(found.get("segments"), list) or not found["segments"]:
+        raise OptionError(f"{name}: expected `segments:` with at least one `{{start, end, text}}`, or a `transcript:`")
     check_fields(name, found, FIELDS)
     if len(found["segments"]) > MOST_SEGMENTS:
         raise OptionError(f"{name}: expected at most {MOST_SEGMENTS} segments, got {len(found['segments'])}")

@@ -54,8 +54,8 @@ class Templates:
     def __init__(self, cache: Path) -> None:
         self.folder = cache / "templates"
 
-    def create(self, name: str, clip: Path, script: Path, facts: dict[str, Any], replaced: bool = False) -> Template:
-        """Keep copies of a clip and its script. Raises OptionError for a name that is taken, OutputError."""
+    def create(self, name: str, clip: Path, script: str, facts: dict[str, Any], replaced: bool = False) -> Template:
+        """Keep a copy of a clip, and its script (YAML). Raises OptionError for a name that is taken, OutputError."""
         place = self._place(name)
         if place.exists() and not replaced:
             raise OptionError(f"expected a new name, got {name!r}; delete that template first or use --replace")
@@ -64,7 +64,7 @@ class Templates:
         try:
             kept = f"clip{clip.suffix.lower()}"
             shutil.copyfile(clip, aside / kept)
-            shutil.copyfile(script, aside / SCRIPT)
+            (aside / SCRIPT).write_text(script, encoding="utf-8")
             told = {"clip": kept, "created": time.time(), **facts}
             (aside / FACTS).write_text(json.dumps(told, indent=2), encoding="utf-8")
             shutil.rmtree(place, ignore_errors=True)
@@ -121,9 +121,9 @@ class Templates:
         return self.folder / name
 
 
-def read_parts(clip: Path, script: Path) -> Script:
-    """The script of a template that is to be; both files are looked at. Raises InputError or OptionError."""
+def read_parts(clip: Path, script: Path | str) -> str:
+    """The script (a file, or YAML) of a template that is to be; both are looked at. Raises InputError or OptionError."""
     check_input(clip, "video")
     if clip.suffix.lower() not in VIDEO_SUFFIXES:
         raise OptionError(f"expected a clip that ends in {', '.join(VIDEO_SUFFIXES)}; got {clip.name!r}")
-    return read_script(script)
+    return read_script(script) if isinstance(script, Path) else script
