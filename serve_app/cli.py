@@ -39,6 +39,12 @@ Engine = Annotated[str, typer.Option("--engine", "-e", help="See `lipsync models
 Face = Annotated[str, typer.Option(help="largest, speaking, a number from the left, or x,y,w,h in pixels.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Expression = Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")]
+PortraitEngine = Annotated[
+    str, typer.Option("--engine", "-e", help="portrait: head and lids move by rules; vasa1: by a network that hears the speech.")
+]
+Emotion = Annotated[str, typer.Option(help="neutral, happy, sad, surprised or angry; happy:0.5 is half of it.")]
+Gaze = Annotated[str, typer.Option(help="Where the eyes look, X,Y in eye widths: right and down in the picture, within 0.3.")]
+Distance = Annotated[float, typer.Option(help="How far away the head is: 0.8 to 1.25, 1 = as in the picture.")]
 QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
@@ -106,6 +112,10 @@ def portrait(
     out: Out,
     audio: Annotated[Path | None, typer.Option("--audio", "-a", help="Sound file.")] = None,
     text: Annotated[str | None, typer.Option("--text", "-t", help="Words to speak.")] = None,
+    engine: PortraitEngine = "portrait",
+    emotion: Emotion = "neutral",
+    gaze: Gaze = "0,0",
+    distance: Distance = 1.0,
     quality: QualityChoice = "high",
     expression: Expression = 1.0,
     quiet: Quiet = False,
@@ -114,11 +124,15 @@ def portrait(
     """Make a still picture speak."""
 
     def work() -> None:
+        from deployments.portrait.controls import read_gaze
         from serve_app.portrait import PortraitRequest, run_portrait
         from serve_app.progress import Bars
 
         source = SpeechSource(audio=audio, text=text)
-        request = PortraitRequest(image, source, out, quality=quality, expression=expression)
+        look = read_gaze(gaze)
+        request = PortraitRequest(
+            image, source, out, quality, expression=expression, engine=engine, emotion=emotion, gaze=look, distance=distance
+        )
         with Bars(quiet) as bars:
             say(str(run_portrait(request, bars)))
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Progress, no_progress
+from deployments.contracts import Progress, Speech, no_progress
 from deployments.errors import MediaError, OptionError
 from serve_app.request import Quality, SpeechSource, check_input, check_output
 from serve_app.speech import load_source
 
+if TYPE_CHECKING:
+    from deployments.portrait.controls import Controls
+
+PORTRAIT_ENGINES = ("portrait", "vasa1")
 MAX_SIDE = 8192
 PICTURE_BYTES = 256 << 20
 
@@ -27,23 +34,49 @@ class PortraitRequest:
     quality: Quality = "high"
     voice: str = "default"
     expression: float = 1.0
+    engine: str = "portrait"
+    emotion: str = "neutral"
+    gaze: tuple[float, float] = (0.0, 0.0)
+    distance: float = 1.0
 
 
 def run_portrait(request: PortraitRequest, progress: Progress = no_progress) -> Path:
     """Video of a still picture that speaks. Raises the errors of `deployments.errors`."""
-    from deployments.engines.portrait.config import PortraitOptions
-    from deployments.engines.portrait.engine import render_portrait
     from deployments.media.encode import EncodeOptions, encode_new
     from deployments.media.sound import SoundPlan
 
     check_portrait(request)
     picture = read_picture(request.image)
     speech = load_source(request.speech, request.voice)
-    rate, frames = render_portrait(picture, speech, PortraitOptions(mouth=request.expression), progress)
+    rate, frames = drawn(request, picture, speech, progress)
     sound = SoundPlan(speech.samples, speech.rate, (), keep_source=False)
     encode = EncodeOptions(request.quality)
     encode_new(picture.shape[1], picture.shape[0], rate, frames, sound, encode, request.out)
     return request.out
+
+
+def drawn(
+    request: PortraitRequest, picture: NDArray[np.uint8], speech: Speech, progress: Progress
+) -> tuple[Fraction, Iterator[NDArray[np.uint8]]]:
+    """Frames per second and frames, moved as the request's engine moves faces."""
+    asked = controls_of(request)
+    if request.engine == "vasa1":
+        from deployments.engines.vasa1 import portrait as generated
+
+        return generated.render_portrait(
+            picture, speech, generated.PortraitOptions(mouth=request.expression, controls=asked), progress
+        )
+    from deployments.engines.portrait.config import PortraitOptions
+    from deployments.engines.portrait.engine import render_portrait
+
+    return render_portrait(picture, speech, PortraitOptions(mouth=request.expression, controls=asked), progress)
+
+
+def controls_of(request: PortraitRequest) -> Controls:
+    """What the request asks of the face. Raises OptionError."""
+    from deployments.portrait.controls import Controls
+
+    return Controls(request.emotion, request.gaze, request.distance)
 
 
 def check_portrait(request: PortraitRequest) -> None:
@@ -54,6 +87,9 @@ def check_portrait(request: PortraitRequest) -> None:
     if request.speech.audio is not None:
         check_input(request.speech.audio, "sound")
     check_output(request.out, [request.image])
+    if request.engine not in PORTRAIT_ENGINES:
+        raise OptionError(f"expected a portrait engine of {', '.join(PORTRAIT_ENGINES)}; got {request.engine!r}")
+    controls_of(request)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.face.landmarks import FACE_OVAL, LIPS_INNER
+from deployments.portrait.brows import brow_moves
+from deployments.portrait.controls import Expression
 from deployments.portrait.eyes import lid_move
+from deployments.portrait.iris import look
 from deployments.portrait.mesh import FACE_POINTS, LEFT_EYE, RIGHT_EYE
 from deployments.portrait.model import PortraitModel
 from deployments.portrait.mouth import MouthLayers
@@ -24,6 +27,10 @@ SOFT = 0.004  # eye distances, softness of lip edges and lashes
 CONTACT = 0.0045  # eye distances, half the width of the dark line between closed lips
 TEETH_PLANE = (2, 94, 164, 0, 205, 425)  # skull points around the mouth: their head motion carries the upper teeth
 POLYGON_FINE = 4
+LIDS_STILL = 0.04  # lids that move less are drawn by the mesh alone
+CORNERS_OUTER = (61, 291)
+SMILE_APART = 0.45  # of the rise
+NEUTRAL = Expression()
 STILL = np.eye(3)
 STILL_PIXELS = 0.004  # moves below this are no moves: the picture stays as it is to the bit
 
@@ -36,6 +43,9 @@ class Pose:
     lids: float  # 0 open .. 1 closed
     rotation: NDArray[np.float64]  # [3, 3] of the head about its pivot
     shift: NDArray[np.float64]  # [3] eye distances
+    gaze: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))  # eye widths from the photo's: right, down
+    expression: Expression = NEUTRAL
+    size: float = 1.0  # of the head, about its pivot
 
 
 @dataclass(frozen=True)
@@ -54,13 +64,17 @@ class PortraitRenderer:
     def __init__(self, model: PortraitModel) -> None:
         self._model = model
         self._lids = lid_move(model.head)
+        self._brows, self._inner = brow_moves(model.head)
+        self._smile = corner_move(model)
         self._source = np.concatenate([model.project(model.head[:FACE_POINTS]), model.project(model.rings), model.border])
         self.window = moving_window(model)
 
     def frame(self, pose: Pose) -> NDArray[np.uint8]:
         """The window's pixels [h, w, 3] for one pose."""
-        move, jaw = face_move(self._model, pose.displacement)
-        target = self._targets(move + pose.lids * self._lids, pose)
+        asked = pose.expression
+        move, jaw = face_move(self._model, pose.displacement + asked.corners * self._smile)
+        upper = (pose.lids + asked.lids) * self._lids + asked.brows * self._brows + asked.inner * self._inner
+        target = self._targets(move + upper, pose)
         window = self.window
         raster = rasterize(self._model.triangles, target.astype(np.float32), window.height, window.width, (window.x, window.y))
         source = raster.values(self._source.astype(np.float32))
@@ -82,11 +96,12 @@ class PortraitRenderer:
         return np.where(moved[:, None], points, self._source)
 
     def _turn(self, points: NDArray[np.float64], pose: Pose) -> NDArray[np.float64]:
-        return np.asarray((points - PIVOT) @ pose.rotation.T + PIVOT + pose.shift, np.float64)
+        return np.asarray(pose.size * ((points - PIVOT) @ pose.rotation.T) + PIVOT + pose.shift, np.float64)
 
     def _draw_eyes(self, out: NDArray[np.uint8], source: NDArray[np.float32], target: NDArray[np.float64], pose: Pose) -> None:
-        """While the lids move: skin over the eye, the photo's own eye in what is open, lashes along the lid."""
-        if pose.lids <= 0:
+        """Where lids or irises move: skin over the eye, the eye in what is open, lashes along the lid."""
+        lids = pose.lids + pose.expression.lids
+        if lids == 0 and not pose.gaze.any():
             return
         origin = (self.window.x, self.window.y)
         for ring in (RIGHT_EYE, LEFT_EYE):
@@ -98,20 +113,34 @@ class PortraitRenderer:
             if box is None:
                 continue
             x, y, w, h = box
+            eye = self._eye(ring, fit_affine(self._source[points], still - (x, y)), pose, w, h)
+            polygon = target[points] - origin - (x, y)
+            open_part = polygon_alpha(polygon, w, h)
+            if lids <= LIDS_STILL:
+                blend(out, eye, soft(open_part, max(0.3, SOFT * self._model.scale)), box)
+                continue
             part = source[y : y + h, x : x + w]
             lid = read(self._model.eyes.skin, part)
-            matrix = fit_affine(self._source[points], still - (x, y))
-            eye = cv2.warpAffine(self._model.photo, matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-            polygon = target[points] - origin - (x, y)
-            open_part = polygon_alpha(polygon, w, h)[..., None]
             lashes = line_alpha(polygon[:9], w, h, LASH * self._model.scale)
             lashes = cv2.GaussianBlur(lashes, (0, 0), max(0.3, SOFT * self._model.scale))[..., None] * 0.7
-            view = lid * (1 - open_part) + eye * (1 - EYE_SHADE * pose.lids) * open_part
+            view = lid * (1 - open_part[..., None]) + eye * (1 - EYE_SHADE * lids) * open_part[..., None]
             view += (self._model.eyes.lash - view) * lashes
             reach = 2 * round(0.09 * self._model.scale) + 1
             around = cv2.dilate(polygon_alpha(still - (x, y), w, h), np.ones((reach, reach), np.uint8))
-            around = cv2.GaussianBlur(around, (0, 0), 0.02 * self._model.scale) * min(1.0, 3 * pose.lids)
+            around = cv2.GaussianBlur(around, (0, 0), 0.02 * self._model.scale) * min(1.0, 3 * lids)
             blend(out, view.astype(np.float32), around, box)
+
+    def _eye(
+        self, ring: tuple[int, ...], matrix: NDArray[np.float64], pose: Pose, width: int, height: int
+    ) -> NDArray[np.float32]:
+        """What lies between the lids [h, w, 3]: the photo's own eye, looking where it is told."""
+        ball = self._model.balls.get(ring)
+        if ball is None or not pose.gaze.any():
+            flags, border = cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101
+            return np.asarray(
+                cv2.warpAffine(self._model.photo, matrix, (width, height), flags=flags, borderMode=border), np.float32
+            )
+        return look(ball, matrix, matrix[:, :2] @ (pose.gaze * ball.width), width, height)
 
     def _draw_mouth(self, out: NDArray[np.uint8], target: NDArray[np.float64], jaw: NDArray[np.float64], pose: Pose) -> None:
         """The layers behind the lips, clipped by the inner-lip polygon."""
@@ -248,6 +277,20 @@ def clip_box(x: int, y: int, w: int, h: int, shape: tuple[int, ...]) -> tuple[in
     x1, y1 = min(x + w, shape[1]), min(y + h, shape[0])
     x0, y0 = max(x, 0), max(y, 0)
     return (int(x0), int(y0), int(x1 - x0), int(y1 - y0)) if x1 > x0 and y1 > y0 else None
+
+
+def corner_move(model: PortraitModel) -> NDArray[np.float64]:
+    """Displacement [P, 3] of the moved points that lifts the mouth's corners by 1 eye distance, and draws them apart a little.
+
+    The lips' middle stays; the share grows with the square of the way to the corner, as the muscle pulls there.
+    """
+    points = model.head[model.moved]
+    middle = model.head[list(CORNERS_OUTER)].mean(0)
+    half = np.linalg.norm(model.head[CORNERS_OUTER[0]] - model.head[CORNERS_OUTER[1]]) / 2
+    side = (points[:, 0] - middle[0]) / half
+    near = np.clip(1.35 - np.abs(points[:, 1] - middle[1]) / (1.1 * half), 0, 1)
+    share = np.clip(side**2, 0, 1) * near
+    return np.stack([SMILE_APART * share * np.sign(side), -share, np.zeros(len(points))], axis=1)
 
 
 def moving_window(model: PortraitModel) -> Window:

@@ -11,6 +11,7 @@ from deployments.contracts import Track
 from deployments.errors import MediaError
 from deployments.face.pose import canonical
 from deployments.portrait.eyes import EyeLayers, eye_layers
+from deployments.portrait.iris import Eyeball, eyeballs
 from deployments.portrait.mesh import (
     FACE_POINTS,
     LOWER_INNER,
@@ -51,6 +52,7 @@ class PortraitModel:
     closing: NDArray[np.float64]  # [468, 3] from the photo's lips to lips that touch
     layers: MouthLayers
     eyes: EyeLayers
+    balls: dict[tuple[int, ...], Eyeball]  # by the ring of eye points
 
     @property
     def scale(self) -> float:
@@ -99,6 +101,7 @@ def fit_portrait(rgb: NDArray[np.uint8], track: Track, moved: NDArray[np.int64])
         closing=closing_move(head, spread, moved),
         layers=layers,
         eyes=eye_layers(layers.skin, track.landmarks[0], float(faces.scale[0])),
+        balls=eyeballs(rgb, track.landmarks[0]),
     )
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from deployments.errors import OptionError
+from deployments.portrait.controls import Controls
+
+NOTHING_ASKED = Controls()
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class PortraitOptions:
     blink: float = 1.0  # blinks per natural blink; 0: none
     mouth: float = 1.0  # mouth opening and protrusion
     face: str = "largest"  # which face: "largest", an index, or a box "x,y,w,h"
+    controls: Controls = NOTHING_ASKED
 
     def __post_init__(self) -> None:
         for name in ("head_motion", "blink", "mouth"):
@@ -29,7 +33,7 @@ class PortraitOptions:
 def options_from(values: Mapping[str, Any]) -> PortraitOptions:
     """Options from names and values. Raises OptionError for a name or a type that is not known."""
     defaults = PortraitOptions()
-    known = {field.name: type(getattr(defaults, field.name)) for field in fields(PortraitOptions)}
+    known = {field.name: type(getattr(defaults, field.name)) for field in fields(PortraitOptions) if field.name != "controls"}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise OptionError(f"portrait options are {', '.join(known)}; got {', '.join(unknown)}")

@@ -18,9 +18,10 @@ from deployments.engines.portrait.fit import keep_picture
 from deployments.engines.portrait.head_motion import head_moves
 from deployments.engines.portrait.motion import loudness, portrait_motion
 from deployments.engines.portrait.render import render_patches
-from deployments.portrait.draw import PortraitRenderer, Pose, render_frames
+from deployments.portrait.draw import STILL, Pose
 from deployments.portrait.eyes import eyes_open
-from deployments.portrait.model import check_picture, fit_portrait
+from deployments.portrait.film import film
+from deployments.portrait.model import PortraitModel
 from deployments.portrait.move import FPS, displacements, frame_count
 
 
@@ -44,33 +45,27 @@ def render_portrait(
     NoFaceError : no usable face in it.
     SpeechError : no samples, or NaN among them.
     """
-    from deployments.face.track import track_image
-    from deployments.motion.lip_space import LIP_JAW
-
     options = options or PortraitOptions()
-    photo = check_picture(image_rgb)
     frames = frame_count(speech)
-    model = fit_portrait(photo, track_image(photo, options.face), LIP_JAW)
-    progress("fit", 1, 1)
-    if not eyes_open(model.head):
-        options = replace(options, blink=0.0)
-    poses = pose_sequence(displacements(portrait_motion(speech)), loudness(speech, frames), options)
-    return FPS, reported(render_frames(PortraitRenderer(model), iter(poses), photo), frames, progress)
+
+    def poses_of(model: PortraitModel) -> list[Pose]:
+        blink = options.blink if eyes_open(model.head) else 0.0
+        moves = displacements(portrait_motion(speech))
+        return pose_sequence(moves, loudness(speech, frames), replace(options, blink=blink))
+
+    return film(image_rgb, options.face, frames, poses_of, progress)
 
 
 def pose_sequence(moves: NDArray[np.float64], level: NDArray[np.float64], options: PortraitOptions) -> list[Pose]:
     """Controls of all frames, from lip moves [T, 57, 3] and loudness [T]."""
-    frames, fps = len(moves), float(FPS)
+    frames, fps, asked = len(moves), float(FPS), options.controls
     rotations, shifts = head_moves(frames, fps, options.seed, options.head_motion, level)
     lids = blink_curve(frames, fps, options.seed, options.blink)
-    return [Pose(options.mouth * moves[t], float(lids[t]), rotations[t], shifts[t]) for t in range(frames)]
-
-
-def reported(frames: Iterator[NDArray[np.uint8]], total: int, progress: Progress) -> Iterator[NDArray[np.uint8]]:
-    """The same frames, with progress told after each."""
-    for done, frame in enumerate(frames, start=1):
-        yield frame
-        progress("render", done, total)
+    still = Pose(moves[0], 0.0, STILL, np.zeros(3), np.array(asked.gaze), asked.expression, 1 / asked.distance)
+    moved = options.mouth * moves
+    return [
+        replace(still, displacement=moved[t], lids=float(lids[t]), rotation=rotations[t], shift=shifts[t]) for t in range(frames)
+    ]
 
 
 class Portrait:

@@ -46,13 +46,10 @@ def generate(speech: Speech, times: NDArray[np.float64], template: Any, guidance
     prediction = predict(samples)
     steps = frame_times(len(samples) / 16000)
     heard = hear(prediction, steps, template.residual)
-    share = MotionConfig().regression_share
-    lips = (1 - share) * sample_lips(heard, guidance) + share * regression_lips(heard)
-    room = max(0.0, options.expression - 1) * template.std
-    moved = template.mean + lips * template.std * AMPLITUDE * options.expression
-    moved = np.clip(moved, template.p01 - room, template.p99 + room)
-    at_frames = smooth_interpolation(np.asarray(times, np.float64), steps, moved)
-    quiet = pause_weight(prediction, np.asarray(times, np.float64), len(samples) / 16000)
+    lips = mixed_lips(sample_lips(heard, guidance), heard)
+    times = np.asarray(times, np.float64)
+    at_frames = smooth_interpolation(times, steps, placed_lips(lips, template, options.expression))
+    quiet = pause_weight(prediction, times, len(samples) / 16000)
     coefficients = at_frames + quiet[:, None] * (template.rest - at_frames)
     if options.expression > 0:
         coefficients = close_lips(coefficients, closure_weight(prediction, speech, times), template)
@@ -64,6 +61,19 @@ def generate(speech: Speech, times: NDArray[np.float64], template: Any, guidance
         "expression": options.expression,
     }
     return Motion(coefficients.astype(np.float32), np.ones(len(times), np.float32), info)
+
+
+def mixed_lips(made: Floats, heard: Floats) -> Floats:
+    """The transformer's lips [T, 8] and the shared regression's, averaged; both in a person's own spread."""
+    share = MotionConfig().regression_share
+    return np.asarray((1 - share) * made + share * regression_lips(heard), np.float32)
+
+
+def placed_lips(lips: Floats, template: Any, expression: float) -> Floats:
+    """Lips [T, 8] put into the template's mean, spread and range."""
+    room = max(0.0, expression - 1) * template.std
+    moved = template.mean + lips * template.std * AMPLITUDE * expression
+    return np.asarray(np.clip(moved, template.p01 - room, template.p99 + room), np.float32)
 
 
 def sample_lips(heard: Floats, guidance: Any) -> Floats:

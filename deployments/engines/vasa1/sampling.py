@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deployments.engines.vasa1.latents import LATENT
+from deployments.engines.vasa1.latents import LATENT, LID, LIPS
 from deployments.engines.vasa1.transformer import CONTROL_SIZES, CONTROLS, Conditions, MotionTransformer, signal_share
 
 Floats = NDArray[np.float32]
@@ -24,6 +24,17 @@ class Guidance:
     steps: int = 8
     temperature: float = 1.0  # size of the noise: 0 gives the most likely motion, 1 a typical one
     seed: int = 0
+    face: float | None = None  # size of the noise of head, brows and gaze; None: as the lips'
+    lids: float | None = None  # and of the lids, whose blinks are rare
+
+    def temperatures(self) -> Floats:
+        """Size of the noise of each latent [18]."""
+        sizes = np.full(LATENT, self.temperature, np.float32)
+        if self.face is not None:
+            sizes[LIPS.stop :] = self.face
+        if self.lids is not None:
+            sizes[LID] = self.lids
+        return sizes
 
 
 def noise_of(seed: int, start: int, stop: int) -> Floats:
@@ -44,7 +55,7 @@ def sample(network: MotionTransformer, audio: Floats, controls: dict[str, Floats
     out = np.zeros((total + config.window, LATENT), np.float32)
     for start in range(0, max(1, total - config.overlap), hop):
         told = _told(network, edge, controls, out, start, total)
-        noise = guidance.temperature * noise_of(guidance.seed, start, start + config.window)
+        noise = guidance.temperatures() * noise_of(guidance.seed, start, start + config.window)
         made = _denoise(network, torch.from_numpy(noise)[None], told, guidance)[0].numpy()
         fade = np.ones((config.window, 1), np.float32)
         if start > 0:

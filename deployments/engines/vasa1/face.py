@@ -1,0 +1,125 @@
+"""Latents of the transformer to poses of a photo's face.
+
+A control is told to the transformer as far as it has seen such faces; what lies beyond is put on here. The transformer
+answers a gaze with its head, too. It hardly answers an emotion, so that one is put on here alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.contracts import Motion
+from deployments.engines.vasa1.config import FaceConfig
+from deployments.engines.vasa1.latents import BROW, DISTANCE, GAZE, HEAD, LID, RATE
+from deployments.engines.vasa1.motion import load_transformer
+from deployments.portrait.controls import GAZE_LIMIT, Controls
+from deployments.portrait.draw import STILL, Pose
+from deployments.portrait.eyes import eyes_open
+from deployments.portrait.model import PortraitModel
+from deployments.portrait.move import displacements
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+FACE = FaceConfig()
+MOOD_SCALE = 30.0  # of the emotion condition, as in training
+BLINK = (0.35, 0.85, 1.0, 0.7, 0.35, 0.1)  # lid closure per frame
+REACH = 5  # frames that smoothing looks ahead and back
+MOST_OPEN = -0.12  # lids: eyes open no wider by themselves
+LID_SHARE = 0.06  # closure of a spread
+LID_MOST = 0.12
+
+
+def asked_latents(controls: Controls, config: FaceConfig = FACE) -> dict[str, Floats]:
+    """What the transformer is told: gaze [2], distance [1] and emotion [2] in its own units."""
+    spread = load_transformer().latent_spread.numpy()
+    asked = controls.expression
+    return {
+        "gaze": np.clip(np.array(controls.gaze) / spread[GAZE], -config.told, config.told).astype(np.float32),
+        "distance": np.clip([-math.log(controls.distance) / spread[DISTANCE]], -config.told, config.told).astype(np.float32),
+        "emotion": np.clip(MOOD_SCALE * np.array([asked.corners, asked.brows]), -1, 1).astype(np.float32),
+    }
+
+
+def poses_of(
+    model: PortraitModel,
+    motion: Motion,
+    latents: Floats,
+    controls: Controls,
+    head_motion: float = 1.0,
+    config: FaceConfig = FACE,
+) -> list[Pose]:
+    """Poses of a photo's face for lips [T, 8] and latents [T, 18]; the first one is the photo's own."""
+    spread = load_transformer().latent_spread.numpy().astype(np.float64)
+    told = asked_latents(controls, config)
+    smooth = smoothed(latents.astype(np.float64), config.smooth)
+    ease = rise(np.arange(len(latents)), config)
+    head, turns = head_of(smooth, told["distance"], spread, ease[:, None] * head_motion, config)
+    beyond = (smooth[:, GAZE] - told["gaze"]) * spread[GAZE]
+    gaze = np.clip(controls.gaze + ease[:, None] * beyond, -GAZE_LIMIT, GAZE_LIMIT)
+    lids = lids_of(latents[:, LID].astype(np.float64), smooth[:, LID], config) * eyes_open(model.head)
+    brows = ease * config.brow_gain * smooth[:, BROW] * spread[BROW]
+    moves, asked = displacements(motion), controls.expression
+    return [
+        Pose(
+            moves[t],
+            float(lids[t]),
+            turns[t],
+            head[t, :3],
+            gaze[t],
+            replace(asked, brows=asked.brows + float(brows[t])),
+            float(np.exp(head[t, 3]) / controls.distance),
+        )
+        for t in range(len(latents))
+    ]
+
+
+def head_of(smooth: Doubles, told: Floats, spread: Doubles, amount: Doubles, config: FaceConfig) -> tuple[Doubles, Doubles]:
+    """Shift [T, 3] and log size of the head about its pivot, as [T, 4], and rotations [T, 3, 3].
+
+    The transformer says where the point between the eyes goes; a turn about the pivot takes it along already.
+    """
+    from scipy.spatial.transform import Rotation
+
+    values = smooth[:, HEAD] * spread[HEAD]
+    values[:, 5] -= told[0] * spread[DISTANCE]
+    limits = np.array([*config.turn, *config.shift, config.nearer])
+    values = amount * limits * np.tanh(values / limits)
+    turns = Rotation.from_euler("zyx", values[:, [2, 0, 1]]).as_matrix()
+    if not values.any():
+        turns = np.repeat(STILL[None], len(values), 0)
+    shift = np.concatenate([values[:, 3:5], np.zeros((len(values), 1))], axis=1)
+    return np.concatenate([shift, values[:, 5:]], axis=1), turns
+
+
+def lids_of(raw: Doubles, smooth: Doubles, config: FaceConfig) -> Doubles:
+    """Lid closure [T]: a blink wherever the transformer's lids fall low, whose depth is completed; else a slight movement.
+
+    What the transformer learned is shallower than a blink, since it cannot tell from sound when one comes.
+    """
+    out = np.clip(-LID_SHARE * smooth, MOST_OPEN, LID_MOST)
+    last = -config.blink_gap
+    for t in np.flatnonzero(raw < config.blink):
+        if t - last >= config.blink_gap:
+            stop = min(int(t) + len(BLINK), len(out))
+            out[t:stop] = np.maximum(out[t:stop], BLINK[: stop - t])
+            last = int(t)
+    return out
+
+
+def smoothed(values: Doubles, deviation: float) -> Doubles:
+    """Values [T, K] under a Gaussian of `REACH` frames to both sides; ends are held."""
+    weights = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) / deviation) ** 2)
+    edge = np.concatenate([np.repeat(values[:1], REACH, 0), values, np.repeat(values[-1:], REACH, 0)])
+    rows = [edge[k : k + len(values)] * w for k, w in enumerate(weights / weights.sum())]
+    return np.asarray(np.sum(rows, axis=0), np.float64)
+
+
+def rise(frames: NDArray[np.int64], config: FaceConfig) -> Doubles:
+    """Share [T] of the generated pose: 0 at the first frame of the video, 1 soon after."""
+    t = np.clip(frames / (config.ease * RATE), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float64)
