@@ -177,14 +177,19 @@ def spoken(parts: Sequence[Part]) -> list[Word]:
 def check_heard(parts: Sequence[Part], heard: Sequence[Found]) -> None:
     """Raise TranscriptError where the words do not fit the sound."""
     known = [found for part, found in zip(parts, heard, strict=True) if part.said]
-    steps = sum(found.end - found.start for found in known)
-    score = sum(found.score * (found.end - found.start) for found in known) / steps
+    score = score_of(known)
     if score > WORST:
         worst = max(known, key=lambda found: found.score * (found.end - found.start))
         raise TranscriptError(
             f"expected a transcript of what the clip says, got one that does not fit its sound ({score:.1f}, at most {WORST}; "
             f"worst is {worst.text!r} near {worst.start:.1f} s); write every word that is said, in order, or give start and end"
         )
+
+
+def score_of(found: Sequence[Found]) -> float:
+    """Nats a step by which known words lie below the best classes: 0 = nothing could fit better."""
+    seconds = [one.end - one.start for one in found]
+    return float(sum(one.score * length for one, length in zip(found, seconds, strict=True)) / sum(seconds))
 
 
 def borders(samples: NDArray[np.float32], heard: Sequence[Found], first: int, last: int, duration: float) -> tuple[float, float]:
