@@ -94,10 +94,19 @@ def check_request(request: SyncRequest) -> None:
         raise OptionError("expected a segment with every speech when there are several; give start and end")
     if not 0 <= request.expression <= 2:
         raise OptionError(f"expected an expression of 0 to 2, got {request.expression:g}")
-    if any(source.pieces for source in request.speech) and request.sync_mode not in SLOT_MODES:
-        raise OptionError(f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {request.sync_mode}")
+    if any(source.pieces for source in request.speech):
+        check_slot_mode(request.sync_mode)
     inputs = [request.clip, *(path for source in request.speech for path in source.files())]
     check_output(request.out, inputs)
+
+
+def check_slot_mode(mode: str) -> None:
+    """Raise OptionError for a mode that changes how long a clip is: what lies behind a slot stays where it was filmed."""
+    if mode not in SLOT_MODES:
+        raise OptionError(
+            f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {mode}: a slot never gets longer, "
+            "so its pictures need not be played again or slower"
+        )
 
 
 def check_input(path: Path, kind: str) -> None:

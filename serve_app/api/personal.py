@@ -12,7 +12,7 @@ from serve_app.api.schemas import TemplateRequest, VideoRequest
 from serve_app.api.services import Services
 from serve_app.jobs.records import Job
 from serve_app.jobs.spec import JobSpec, PieceSpec, SpeechSpec
-from serve_app.request import SLOT_MODES, Piece, SpeechSource
+from serve_app.request import Piece, SpeechSource, check_slot_mode
 from serve_app.script import Script, Value, check_ipa, clean, parse_script
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def personal_spec(
     if options["face"] not in ("largest", template.spec.face):
         raise ApiError(f"expected the template's own face {template.spec.face!r}; leave it out", param="options.face")
     mode = request.sync_mode or "silence"
-    if mode not in SLOT_MODES:
-        raise ApiError(f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {mode}", param="sync_mode")
+    with about("sync_mode"):
+        check_slot_mode(mode)
     check_url(request.callback_url, services.settings)
     script = parse_script(template.spec.script or "")
     values, keys, items = read_variables(intake, request)

@@ -120,7 +120,8 @@ def read_parquet(path: Path) -> Iterator[dict[str, str]]:
         from pyarrow import parquet
     except ImportError:
         raise ManifestError(
-            f"expected pyarrow to read {path.name}, which is not installed; install it, or save the rows as CSV or JSON lines"
+            f"expected pyarrow to read {path.name}, which is not installed; "
+            "pip install 'lipsync-serve[parquet]', or save the rows as CSV or JSON lines"
         ) from None
     try:
         for batch in parquet.ParquetFile(path).iter_batches():

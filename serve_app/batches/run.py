@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from deployments.contracts import Progress, no_progress
-from deployments.errors import OptionError
 from serve_app.batches.manifest import Mistake, Row, read_manifest, refuse
 from serve_app.batches.report import Summary, summarize, write_report
 from serve_app.batches.rows import (
@@ -82,11 +81,10 @@ def run_batch(batch: Batch, pool: Pool, progress: Progress = no_progress) -> tup
 def check_wanted(wanted: Wanted) -> None:
     """Raise OptionError for an engine or a mode that does not exist."""
     from deployments.engines.registry import get_engine
-    from serve_app.request import SLOT_MODES
+    from serve_app.request import check_slot_mode
 
     get_engine(wanted.engine)
-    if wanted.sync_mode not in SLOT_MODES:
-        raise OptionError(f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {wanted.sync_mode}")
+    check_slot_mode(wanted.sync_mode)
 
 
 def check_speeches(batch: Batch, rows: Sequence[Row], pool: Pool, progress: Progress) -> list[Mistake]:

@@ -158,6 +158,21 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path, name: str, text: str) -
     ]
 
 
+def test_parquet_says_the_same_with_numbers_and_empty_cells(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    script = parse_script('segments: [{start: 0, end: 1, text: "{{name}} {{count}}"}]\ndefaults: {count: one}')
+    table = pyarrow.table({"id": ["a", "b"], "name": ["Ann", "O'Neil, Jr."], "count": pyarrow.array([None, 7], pyarrow.int64())})
+    parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=1)
+    rows, mistakes = read_manifest(tmp_path / "rows.parquet", script)
+    assert not mistakes and [(row.number, row.name, row.values) for row in rows] == [
+        (1, "a", {"name": Value("Ann")}),
+        (2, "b", {"name": Value("O'Neil, Jr."), "count": Value("7")}),
+    ]
+    parquet.write_table(pyarrow.table({"name": [["Ann"]]}), tmp_path / "rows.parquet")
+    with pytest.raises(ManifestError, match="nested"):
+        read_manifest(tmp_path / "rows.parquet", script)
+
+
 def test_an_id_that_is_a_slot_is_a_variable(tmp_path: Path) -> None:
     script = parse_script('segments: [{start: 0, end: 1, text: "Order {{id}}"}]')
     rows, _ = read_manifest(written(tmp_path, "id\n17\n"), script)

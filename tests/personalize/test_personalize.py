@@ -99,6 +99,42 @@ def test_a_recorded_name_is_heard(template: Template, cache: Cache, tmp_path: Pa
     assert abs(power.argmax() * RATE / len(sound) - 1234) < 5
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("<speak>Ann<break time='9s'/></speak>", "markup"),
+        ("عبد الله", "Latin letters"),
+        ("שלום", "Latin letters"),
+        ("😀🎉", "can be said"),
+        ("ab" * 100, "of speech for this slot"),  # as long as a name may be, and no slot holds it
+        ("ab" * 101, "at most 200"),
+    ],
+)
+def test_a_name_that_cannot_be_said_leaves_no_video(
+    template: Template, cache: Cache, tmp_path: Path, name: str, words: str
+) -> None:
+    with pytest.raises(SpeechError, match=words):
+        made(template, cache, tmp_path / "o.mp4", customer_name=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_with_signs_that_nobody_hears_is_the_name(template: Template, cache: Cache, tmp_path: Path) -> None:
+    plain = made(template, cache, tmp_path / "plain.mp4", customer_name="Ann")
+    odd = made(template, cache, tmp_path / "odd.mp4", customer_name="\u202bAnn\u200f 👩‍🚀\ufeff")
+    assert plain.read_bytes() == odd.read_bytes()
+
+
+def test_a_name_in_other_letters_may_bring_its_sounds(template: Template, cache: Cache, tmp_path: Path) -> None:
+    said = made(template, cache, tmp_path / "said.mp4", customer_name="שלום|ipa:ʃɑˈloʊm")
+    assert np.abs(read_sound(said, RATE)[round(1.35 * RATE) : round(2.3 * RATE)]).max() > 0.02
+
+
+def test_a_name_of_two_hundred_letters_ends_with_its_slot(template: Template, cache: Cache, tmp_path: Path) -> None:
+    value = {"customer_name": parse_value("customer_name", "ab" * 100)}
+    job = personalize(template, value, tmp_path / "o.mp4", Wanted("fake", "cut_off"), cache, SerialExecutor())
+    assert probe(job.out).duration == probe(template.clip).duration and job.patched == 27
+
+
 def test_a_source_that_cannot_be_copied_says_so_and_is_encoded_once(template: Template, cache: Cache, tmp_path: Path) -> None:
     jobs = []
     for name in ("Ann", "Bob"):
