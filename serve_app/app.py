@@ -155,7 +155,7 @@ def engine_state(name: str, replicas: Replicas, settings: ReplicaSettings) -> En
     if replicas.live:
         state = "ready"
     entry, options = ENGINES[name], get_engine(name).limits().options
-    return EngineState(name, entry.about, options, state, entry.takes, replicas.live, replicas.gpu_bytes)
+    return EngineState(name, entry.about, options, state, entry.takes, replicas.live, replicas.gpu_bytes, entry.pictures)
 
 
 def run(args: ServeArgs, host: str, port: int) -> None:

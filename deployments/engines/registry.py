@@ -19,6 +19,7 @@ class Entry:
     attribute: str
     about: str
     takes: Literal["video", "image"] = "video"
+    pictures: bool = False  # moves still pictures, too, as `lipsync portrait --engine NAME`
 
 
 ENGINES: dict[str, Entry] = {
@@ -31,6 +32,7 @@ ENGINES: dict[str, Entry] = {
         "deployments.engines.vasa1.engine",
         "Vasa1",
         "after VASA-1: generated motion, drawn by a decoder that learns this person's mouth within minutes",
+        pictures=True,
     ),
     "gaussian_splatting": Entry(
         "deployments.engines.gaussian_splatting.engine",

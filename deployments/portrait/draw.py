@@ -28,6 +28,7 @@ CONTACT = 0.0045  # eye distances, half the width of the dark line between close
 TEETH_PLANE = (2, 94, 164, 0, 205, 425)  # skull points around the mouth: their head motion carries the upper teeth
 POLYGON_FINE = 4
 LIDS_STILL = 0.04  # lids that move less are drawn by the mesh alone
+LID_FOLLOWS = 0.8  # closure per eye width that the eyes look down
 CORNERS_OUTER = (61, 291)
 SMILE_APART = 0.45  # of the rise
 NEUTRAL = Expression()
@@ -73,7 +74,7 @@ class PortraitRenderer:
         """The window's pixels [h, w, 3] for one pose."""
         asked = pose.expression
         move, jaw = face_move(self._model, pose.displacement + asked.corners * self._smile)
-        upper = (pose.lids + asked.lids) * self._lids + asked.brows * self._brows + asked.inner * self._inner
+        upper = closure_of(pose) * self._lids + asked.brows * self._brows + asked.inner * self._inner
         target = self._targets(move + upper, pose)
         window = self.window
         raster = rasterize(self._model.triangles, target.astype(np.float32), window.height, window.width, (window.x, window.y))
@@ -100,7 +101,7 @@ class PortraitRenderer:
 
     def _draw_eyes(self, out: NDArray[np.uint8], source: NDArray[np.float32], target: NDArray[np.float64], pose: Pose) -> None:
         """Where lids or irises move: skin over the eye, the eye in what is open, lashes along the lid."""
-        lids = pose.lids + pose.expression.lids
+        lids = closure_of(pose)
         if lids == 0 and not pose.gaze.any():
             return
         origin = (self.window.x, self.window.y)
@@ -277,6 +278,12 @@ def clip_box(x: int, y: int, w: int, h: int, shape: tuple[int, ...]) -> tuple[in
     x1, y1 = min(x + w, shape[1]), min(y + h, shape[0])
     x0, y0 = max(x, 0), max(y, 0)
     return (int(x0), int(y0), int(x1 - x0), int(y1 - y0)) if x1 > x0 and y1 > y0 else None
+
+
+def closure_of(pose: Pose) -> float:
+    """How far the lids go: a blink closes whatever an emotion or the gaze does; lids follow eyes that look up or down."""
+    held = pose.expression.lids + LID_FOLLOWS * float(pose.gaze[1])
+    return pose.lids + held * (1 - min(1.0, max(0.0, pose.lids)))
 
 
 def corner_move(model: PortraitModel) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ IRISES = {RIGHT_EYE: (468, 469, 470, 471, 472), LEFT_EYE: (473, 474, 475, 476, 4
 RIM = 1.12  # radii that are the iris, its dark rim too
 SOFT_RIM = 0.14  # radii in which it ends
 BINS = 24
+LASHES = 0.18  # radii below the upper lid where lashes darken the eye: they stay
 PAD = 0.35  # eye widths around an eye
 
 Floats = NDArray[np.float32]
@@ -74,7 +75,10 @@ def white_of(view: Floats, inside: NDArray[np.bool_], centre: NDArray[np.float64
         trust = np.clip(amount / 0.03, 0, 1)
         fill += (mean - fill) * trust
     share = np.clip((RIM + 2 * SOFT_RIM - away) / SOFT_RIM, 0, 1)
-    share = cv2.GaussianBlur(share * inside, (0, 0), max(0.4, 0.06 * radius))[..., None]
+    lashes = max(1, round(LASHES * radius))
+    below = np.zeros_like(inside)
+    below[lashes:] = inside[:-lashes]
+    share = cv2.GaussianBlur(share * (inside & below), (0, 0), max(0.4, 0.06 * radius))[..., None]
     return np.clip(np.rint(view + (fill - view) * share), 0, 255).astype(np.uint8)
 
 

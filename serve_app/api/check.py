@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from deployments.contracts import Segment
 from deployments.errors import OptionError
+from deployments.portrait.controls import Controls, read_gaze
 from serve_app.api.errors import ApiError, about, short
 from serve_app.api.inputs import Checked
 from serve_app.api.schemas import MediaRef, VideoRequest
@@ -20,6 +21,8 @@ from serve_app.request import Quality, exact, segment
 
 DEFAULT_ENGINE = "video_rewrite"
 NEAR_SECONDS = 0.05
+COMMON = ("expression", "quality")
+PICTURE_OPTIONS = ("emotion", "gaze", "distance")
 ARTICLE = {"video": "a video", "image": "an image"}
 
 
@@ -44,7 +47,7 @@ def pick_engine(services: Services, name: str | None, avatar: Job | None, pictur
     with about("model"):
         if name not in known:
             raise OptionError(f"expected a model of {', '.join(sorted(known))}; got {short(name)}; see GET /v1/models")
-        if known[name].takes != takes:
+        if not known[name].takes_kind(picture):
             raise OptionError(
                 f"expected a model that takes {ARTICLE[takes]}, got {name!r}, which takes {ARTICLE[known[name].takes]}"
             )
@@ -76,15 +79,22 @@ def find_avatar(services: Services, avatar_id: str | None, owner: str) -> Job | 
     return job
 
 
-def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None) -> dict[str, Any]:
+def option_names(engine: EngineState, picture: bool) -> list[str]:
+    """What may be asked of an engine for a still picture, or for a clip."""
+    return sorted({*COMMON, *(PICTURE_OPTIONS if picture else ("face", *engine.options))})
+
+
+def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None, picture: bool = False) -> dict[str, Any]:
     """The fields of JobSpec that options fill. Raises ApiError for one that the engine does not know."""
-    common = ("quality",) if engine.takes == "image" else ("quality", "face")
-    known = {*common, "expression", *engine.options}
+    known = option_names(engine, picture)
     found: dict[str, Any] = {"face": avatar.spec.face if avatar else "largest", "options": {}}
     for name, value in given.items():
         with about(f"options.{name}"):
             if name not in known:
-                raise OptionError(f"expected an option of {', '.join(sorted(known))} with {engine.name}, got {name!r}")
+                raise OptionError(f"expected an option of {', '.join(known)} with {engine.name}, got {name!r}")
+            if picture and name in PICTURE_OPTIONS:
+                found[name] = READERS[name](value)
+                continue
             if name == "quality":
                 if value not in get_args(Quality):
                     raise OptionError(f"expected a quality of {', '.join(get_args(Quality))}; got {short(value)}")
@@ -100,6 +110,26 @@ def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None)
             else:
                 found["options"][name] = read_number(value, -math.inf, math.inf)
     return found
+
+
+def read_emotion(value: Any) -> str:
+    """An emotion's name and strength. Raises OptionError."""
+    return Controls(emotion=str(value)).emotion
+
+
+def read_look(value: Any) -> tuple[float, float]:
+    """A gaze from `[x, y]` or "x,y". Raises OptionError."""
+    if isinstance(value, list) and len(value) == 2:
+        value = ",".join(str(read_number(part, -math.inf, math.inf)) for part in value)
+    return Controls(gaze=read_gaze(str(value))).gaze
+
+
+def read_distance(value: Any) -> float:
+    """How far away the head is. Raises OptionError."""
+    return Controls(distance=read_number(value, -math.inf, math.inf)).distance
+
+
+READERS: dict[str, Callable[[Any], Any]] = {"emotion": read_emotion, "gaze": read_look, "distance": read_distance}
 
 
 def read_number(value: Any, low: float, high: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from serve_app.api.auth import Owner
+from serve_app.api.check import option_names
 from serve_app.api.errors import ApiError
 from serve_app.api.metrics import CONTENT_TYPE
 from serve_app.api.services import Door, EngineState
@@ -61,5 +62,6 @@ def show_engine(state: EngineState) -> dict[str, Any]:
         "about": state.about,
         "takes": state.takes,
         "state": state.state,
-        "options": sorted({"expression", "quality", *state.options, *(("face",) if state.takes == "video" else ())}),
+        "options": option_names(state, state.takes == "image"),
+        "picture_options": option_names(state, True) if state.takes_kind(True) else [],
     }

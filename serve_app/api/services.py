@@ -70,6 +70,11 @@ class EngineState:
     takes: Literal["video", "image"] = "video"
     replicas: int = 0
     gpu_bytes: int = 0  # memory that they hold together
+    pictures: bool = False  # moves still pictures, too
+
+    def takes_kind(self, picture: bool) -> bool:
+        """Whether it takes a still picture, or a clip."""
+        return (self.pictures or self.takes == "image") if picture else self.takes == "video"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
     avatar = find_avatar(services, request.avatar_id, caller.owner)
     picture = source_name == "image" or (source_name == "input_reference" and is_picture(intake.locate(source, source_name)))
     engine = pick_engine(services, request.model, avatar, picture)
-    options = read_options(engine, request.options, avatar)
+    options = read_options(engine, request.options, avatar, picture)
     parts = read_speech(request)
     check_url(request.callback_url, services.settings)
     if picture and (request.segments or request.sync_mode):

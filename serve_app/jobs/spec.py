@@ -48,6 +48,9 @@ class JobSpec(BaseModel):
     face: str = "largest"
     quality: Quality = "high"
     expression: float = Field(default=1.0, ge=0, le=2)
+    emotion: str = "neutral"  # of a portrait, as gaze and distance; see `deployments.portrait.controls`
+    gaze: tuple[float, float] = (0.0, 0.0)
+    distance: float = 1.0
     options: dict[str, float] = Field(default_factory=dict)
     chunks: int | None = Field(default=None, ge=1, le=10_000)
     report: bool = True

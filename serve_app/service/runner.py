@@ -111,7 +111,17 @@ class JobRun(Watch):
         result = f"results/{self.job.id}.mp4"
         out = self._place(result)
         picture, source = self._media.fetch(spec.source), self._source(spec.speech[0])
-        request = PortraitRequest(picture, source, out, spec.quality, expression=spec.expression)
+        request = PortraitRequest(
+            picture,
+            source,
+            out,
+            spec.quality,
+            expression=spec.expression,
+            engine=spec.engine,
+            emotion=spec.emotion,
+            gaze=spec.gaze,
+            distance=spec.distance,
+        )
         run_portrait(request, self.progress)
         self._media.put(out, result)
         self._succeed(result, None, {})

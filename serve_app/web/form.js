@@ -3,7 +3,7 @@
 import { Refusal } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
-const KNOWN = ["expression", "quality", "face"]; // options that have a field of their own in the page
+const KNOWN = ["expression", "quality", "face", "emotion", "gaze", "distance"]; // options that have a field of their own in the page
 const NAMES = { video_rewrite: "Own mouths (video_rewrite)", portrait: "Speaking portrait (portrait)" };
 
 export const isPicture = (file) => file.type.startsWith("image/");
@@ -104,7 +104,7 @@ export class Form {
     $("words").hidden = this.speech !== "text";
     $("audio-drop").hidden = this.speech !== "audio";
     for (const part of document.querySelectorAll("[data-for=video]")) part.hidden = this.picture;
-    const usable = this.engines.filter((engine) => engine.takes === (this.picture ? "image" : "video"));
+    const usable = this.engines.filter((engine) => (this.picture ? engine.picture_options.length : engine.takes === "video"));
     const chosen = $("engine").value;
     $("engine").replaceChildren(...usable.map((engine) => new Option(NAMES[engine.id] ?? engine.id, engine.id)));
     const wanted = usable.find((engine) => engine.id === chosen) ?? usable.find((engine) => engine.id in NAMES) ?? usable[0];
@@ -114,7 +114,7 @@ export class Form {
 
   fitEngine() {
     const engine = this.engines.find((one) => one.id === $("engine").value);
-    const options = engine?.options ?? [];
+    const options = (this.picture ? engine?.picture_options : engine?.options) ?? [];
     const waits = engine && engine.state !== "ready" ? " It is loaded when it is asked for, so the first job takes longer." : "";
     $("engine-about").textContent = engine ? `${sentence(engine.about)}${waits}` : "";
     for (const field of document.querySelectorAll("[data-option]")) field.hidden = !options.includes(field.dataset.option);
@@ -172,7 +172,6 @@ export class Form {
     const found = {};
     for (const name of KNOWN) if (!$(name).closest("[data-option]").hidden) found[name] = $(name).value;
     for (const input of $("own-options").querySelectorAll("input")) if (input.value) found[input.name] = input.value;
-    if (this.picture) delete found.face;
     return { ...found, ...(found.expression ? { expression: Number(found.expression) } : {}) };
   }
 }

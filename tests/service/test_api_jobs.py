@@ -343,3 +343,42 @@ def test_a_picture_makes_a_portrait_job(idle: Any, speech_file: Path) -> None:
         wrong = client.post("/v1/videos", data={"options": '{"face": "0"}'}, files={"image": picture, **sound})
         kit.refusal(wrong, 400, param="options.face")
         kit.refusal(client.post("/v1/avatars", data={"model": "portrait"}, files={"video": picture}), 400, param="model")
+
+
+def test_a_picture_is_told_how_to_look(idle: Any, speech_file: Path) -> None:
+    import cv2
+    from skimage import data
+
+    picture = cv2.imencode(".png", np.ascontiguousarray(data.astronaut()[:256, 90:346, ::-1]))[1].tobytes()
+    with idle.client() as client:
+
+        def send(model: str, options: dict[str, Any]) -> httpx.Response:
+            files = {"image": picture, "audio": speech_file.read_bytes()}
+            return client.post("/v1/videos", data={"model": model, "options": json.dumps(options)}, files=files)
+
+        asked = {"emotion": "happy:0.5", "gaze": [0.2, -0.1], "distance": 1.1, "expression": 1.2}
+        spec = idle.jobs.get(send("vasa1", asked).json()["id"]).spec
+        assert (spec.kind, spec.engine, spec.emotion, spec.gaze, spec.distance) == (
+            "portrait",
+            "vasa1",
+            "happy:0.5",
+            (0.2, -0.1),
+            1.1,
+        )
+        plain = idle.jobs.get(send("portrait", {"gaze": "0.1,0"}).json()["id"]).spec
+        assert (plain.emotion, plain.gaze, plain.distance) == ("neutral", (0.1, 0.0), 1.0)
+        for name, value, expected in (
+            ("emotion", "bored", "neutral, happy"),
+            ("emotion", "happy:9", "0 to 1.5"),
+            ("gaze", [1, 0], "0.3"),
+            ("gaze", "left", "0.2,0"),
+            ("gaze", [0.1], "two numbers"),
+            ("gaze", [True, 0], "number"),
+            ("distance", 3, "0.8 to 1.25"),
+            ("distance", "far", "number"),
+            ("guidance", 1, "distance, emotion, expression, gaze, quality"),
+        ):
+            assert expected in kit.refusal(send("vasa1", {name: value}), 400, param=f"options.{name}"), name
+        models = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
+        assert "gaze" in models["vasa1"]["picture_options"] and "gaze" not in models["vasa1"]["options"]
+        assert not models["fake"]["picture_options"]

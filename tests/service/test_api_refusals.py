@@ -149,7 +149,7 @@ def test_segments_must_lie_apart_inside_the_clip(client: httpx.Client, face_clip
 @pytest.mark.parametrize(
     ("data", "param", "expected"),
     [
-        ({"model": "nobody"}, "model", "fake, portrait, video_rewrite"),
+        ({"model": "nobody"}, "model", "fake, portrait, vasa1, video_rewrite"),
         ({"model": "portrait"}, "model", "takes an image"),
         ({"options": '{"gaze": 1}'}, "options.gaze", "expression, face, quality"),
         ({"options": '{"expression": 3}'}, "options.expression", "0 to 2"),

@@ -197,7 +197,7 @@ def test_a_photo_is_offered_the_engines_that_take_one(server: Any, page: Any, tm
     io.imsave(photo, data.astronaut())
     page.locator("#engine option[value=fake]").wait_for(state="attached")
     page.set_input_files("#source", photo)
-    assert page.locator("#engine option").evaluate_all("all => all.map(one => one.value)") == ["portrait"]
+    assert page.locator("#engine option").evaluate_all("all => all.map(one => one.value)") == ["portrait", "vasa1"]
     assert not page.locator("#sync-mode").is_visible()
     page.fill("#text", "Nice to meet you.")
     page.click("#create")
