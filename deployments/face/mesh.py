@@ -19,7 +19,8 @@ SUBNASALE = 2
 JAW = FACE_OVAL[8:29]  # ear to ear below the temples
 RING_DISTANCE = 0.28  # eye distances outside the jaw
 FADE_TOP = (-0.03, 0.13)  # eye distances below the nose base: where speech starts to reach, and reaches fully
-FADE_SIDE = (0.62, 0.92)  # share of the face's half width
+REACH_SIDE = (0.8, 1.05)  # share of the face's half width: where the jaw's movement fades towards the ears
+SHOWN_SIDE = (0.62, 0.92)  # and where the rendered picture does: ears and hair are the frame's own
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ def build_mesh(points: NDArray[np.float32]) -> FaceMesh:
     wide = points[gap >= np.quantile(gap, 0.9)].mean(0)[:FACE_POINTS]  # closed lips would triangulate across each other
     ring = jaw_ring(mean)
     corners = np.concatenate([wide, ring])[:, :2]
-    reach = reach_of(mean)
+    reach, shown = reach_of(mean, REACH_SIDE), reach_of(mean, SHOWN_SIDE)
     return FaceMesh(
         triangles=lower_triangles(corners, len(ring), reach),
         ring=ring.astype(np.float32),
         reach=np.concatenate([reach, np.zeros(len(ring))]).astype(np.float32),
-        alpha=np.concatenate([smoothstep(reach * 1.6), np.zeros(len(ring))]).astype(np.float32),
+        alpha=np.concatenate([smoothstep(shown * 1.6), np.zeros(len(ring))]).astype(np.float32),
     )
 
 
@@ -61,11 +62,11 @@ def jaw_ring(mean: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([jaw[:, :2] + RING_DISTANCE * out, jaw[:, 2:]], axis=1)
 
 
-def reach_of(mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weight [468] of lip and jaw motion: 1 around the mouth, 0 above the nose base and towards the ears."""
+def reach_of(mean: NDArray[np.float32], side: tuple[float, float]) -> NDArray[np.float32]:
+    """Weight [468]: 1 around the mouth, 0 above the nose base and towards the ears (`side`, shares of the half width)."""
     below = (mean[:, 1] - mean[SUBNASALE, 1] - FADE_TOP[0]) / (FADE_TOP[1] - FADE_TOP[0])
     half = np.abs(mean[list(JAW), 0]).max()
-    aside = (FADE_SIDE[1] - np.abs(mean[:, 0]) / half) / (FADE_SIDE[1] - FADE_SIDE[0])
+    aside = (side[1] - np.abs(mean[:, 0]) / half) / (side[1] - side[0])
     return smoothstep(below) * smoothstep(aside)
 
 

@@ -17,50 +17,62 @@ FEATHER = 0.03  # eye distances: sigma of the mask's blur
 BELOW_JAW = 0.06  # eye distances below the jaw that may change: twice the feather, so that the jaw itself shows whole
 EVEN = 2  # windows start on even pixels, where chroma samples lie
 SMALLEST = 8  # pixels a side
+STILL = 0.1  # pixels: what moves less is as it was filmed
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the lower face goes in one frame: a window at (x, y), its mesh raster, and how much of it shows [h, w]."""
+    """Where the lower face goes in one frame: a window at (x, y), its mesh raster, how much of a new picture shows in it
+    [h, w], and how far away what
+    was filmed there now lies [h, w, 2] (x, y; pixels)."""
 
     x: int
     y: int
     raster: MeshRaster
     alpha: NDArray[np.float32]
+    way: NDArray[np.float32]
 
 
 def place(bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...]) -> Place | None:
     """The place of mesh vertices `target` [U, 2] (pixels) in a picture of `size` (height, width); None if off screen.
 
-    `filmed` [U, 2] is where the picture itself has them: below both jaws, the filmed one and the wanted, it stays as it is.
+    `filmed` [U, 2] is where the picture itself has them.
     """
     box = mesh_box(bank, target, size)
     if box is None:
         return None
     x0, y0, x1, y1 = box
     raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
-    alpha = soft_mask(bank, raster, target, np.concatenate([target[JAW,], filmed[JAW,]]) - (x0, y0))
-    rows, columns = shown(alpha)
-    return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns])
+    alpha = soft_mask(bank, raster, target - np.array([x0, y0], np.float32))
+    way = raster.values(filmed - target, fill=0.0)
+    rows, columns = shown(np.maximum(alpha, longest(way) > STILL))
+    return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns], way[rows, columns])
 
 
-def soft_mask(bank: Bank, raster: MeshRaster, target: Floats, jaws: Floats) -> Floats:
-    """Mask [h, w] of the mesh's vertex alphas inside the hull of `jaws` (pixels), softened in proportion to the face.
+def soft_mask(bank: Bank, raster: MeshRaster, target: Floats) -> Floats:
+    """Mask [h, w] of the mesh's vertex alphas inside the jaw of `target` [U, 2] (the raster's pixels), softened in
+    proportion to the face.
 
     Neck and collar do not move with the head: a remembered one below the jaw would be a second collar.
     """
     eyes = target[LEFT_EYE_OUTER] - target[RIGHT_EYE_OUTER]
     unit = float(np.hypot(*eyes))
-    outward = jaws - jaws.mean(0)
+    jaw = target[JAW,]
+    outward = jaw - jaw.mean(0)
     outward *= 1 + BELOW_JAW * unit / np.maximum(np.hypot(*outward.T), 1e-3)[:, None]
     face = np.zeros(raster.index.shape, np.uint8)
-    cv2.fillConvexPoly(face, cv2.convexHull(np.rint(jaws.mean(0) + outward).astype(np.int32)), 1)
+    cv2.fillConvexPoly(face, cv2.convexHull(np.rint(jaw.mean(0) + outward).astype(np.int32)), 1)
     mask = raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0] * face
     mask = cv2.GaussianBlur(mask, (0, 0), max(0.8, FEATHER * unit))
     mask[(raster.index < 0) | (mask < 1 / 255)] = 0
     return mask
+
+
+def longest(way: Floats) -> Floats:
+    """The larger of |x| and |y| [h, w]; `max(axis=-1)` takes ten times as long on two columns."""
+    return np.maximum(np.abs(way[..., 0]), np.abs(way[..., 1]))
 
 
 def shown(alpha: NDArray[np.float32]) -> tuple[slice, slice]:

@@ -14,9 +14,12 @@ from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.engines.video_rewrite.engine import VideoRewrite
 from deployments.errors import NoFaceError
 from deployments.face.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP, Landmarker, roi_of_points
+from deployments.face.mesh import JAW
 from deployments.media.decode import decode
 from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import load_bank
+from deployments.retrieval.config import RetrievalConfig
+from deployments.retrieval.plan import Plan
 from deployments.retrieval.select import select, successors
 
 
@@ -129,3 +132,21 @@ def test_weights_are_a_share(talking) -> None:
     choice = select(bank, bank.coefficients, bank.angles, VideoRewriteConfig())
     np.testing.assert_allclose(choice.weights.sum(1), 1, rtol=1e-5)
     assert (choice.weights[:, 0] >= choice.weights[:, 1:].max(1) - 1e-6).all()
+
+
+def test_another_mouth_takes_the_filmed_chin_along_and_leaves_the_neck(talking) -> None:
+    bank = load_bank(talking.avatar.path)
+    own = track_coefficients(talking.track, bank.stable)
+    wide = own[int(np.argmax(np.abs(own[:, 0] - own[0, 0])))]
+    motion = Motion(np.repeat(own[:1] + 1.5 * (wide - own[:1]), len(own), axis=0), np.ones(len(own), np.float32))
+    plan = Plan(bank, motion, talking.track, RetrievalConfig())
+    row, here = plan.place(next(iter(decode(talking.clip, Span(0, 1)))))
+    filmed = plan.faces.to_pixels(plan.own[row], row)[:, :2]
+    target = plan.pixels(row)
+    chin = JAW[len(JAW) // 2]
+    assert np.abs(target[chin] - filmed[chin]).max() > 1, "the chin moves in this test"
+    x, y = np.rint(target[chin]).astype(int) - (here.x, here.y)
+    assert np.allclose(here.way[y, x], filmed[chin] - target[chin], atol=0.5)
+    ring = target[-len(bank.mesh.ring) :] - (here.x, here.y)
+    inside = [(int(x), int(y)) for x, y in np.rint(ring) if 0 <= x < here.way.shape[1] and 0 <= y < here.way.shape[0]]
+    assert all(np.abs(here.way[y, x]).max() < 1 for x, y in inside), "what lies on the ring stays"

@@ -17,8 +17,9 @@ from deployments.engines.gaussian_splatting.avatar import Head, load_head
 from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.network import DEVICE, Binding, Gaussians, Pose, draw, pose
 from deployments.errors import RenderError
-from deployments.face.composite import match_rim, two_band
+from deployments.face.composite import two_band
 from deployments.retrieval.plan import Plan, PlanKey
+from deployments.retrieval.settle import settle
 from deployments.retrieval.warp import Place, blend, warp
 from kernels.checks import KernelError
 
@@ -91,8 +92,7 @@ class Stage:
         drawn = window[:height, :width, :3] * 255 / np.maximum(alpha, SURE) + thin * nearest
         textured = two_band((1 - share) * drawn + share * coarse, nearest, self.config.texture_gain)
         frame = piece.picture.window(here.x, here.y, width, height).astype(np.float32)
-        mouth = match_rim(textured, frame, here.alpha)
-        return Patch(here.x, here.y, np.clip(np.rint(mouth), 0, 255).astype(np.uint8), here.alpha)
+        return settle(here, frame, textured)
 
     def _retrieved(self, piece: Piece, mean: bool) -> tuple[Floats, Floats]:
         """The retrieved mouths' mean (if asked for) and the nearest of them, warped onto this frame."""

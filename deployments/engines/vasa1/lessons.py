@@ -67,7 +67,7 @@ class Lessons:
         mix = Mix(choice.rows[row : row + 1], choice.weights[row : row + 1])
         code = appearance.guess(self._clues[row : row + 1], mix.of(appearance.codes))[0]
         share = float(self.trust.shares(self._gaps[variant][row]))
-        told = Told(self._targets[row], self._targets[row], choice.rows[row], choice.weights[row], code, share)
+        told = Told(self._targets[row], choice.rows[row], choice.weights[row], code, share)
         sample = make_sample(self.sources, appearance, told, view)
         truth = (view.transpose(2, 0, 1) / 255).astype(np.float32)
         return Lesson(sample, truth, np.concatenate([padded(code, self._size), self._motion[row]]))

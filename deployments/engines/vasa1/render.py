@@ -22,9 +22,10 @@ from deployments.engines.vasa1.fit import APPEARANCE, WEIGHTS, load_learned
 from deployments.engines.vasa1.lessons import clues_of, motion_of, padded
 from deployments.engines.vasa1.sample import Sources, Told, make_sample
 from deployments.engines.vasa1.window import Floats, Window, frame_view, shrunk, to_window
-from deployments.face.composite import match_rim, two_band
+from deployments.face.composite import two_band
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import Plan, PlanKey, plan_of
+from deployments.retrieval.settle import settle
 from deployments.retrieval.warp import Place, blend, enlarge, warp
 from kernels.mesh_warp import MeshRaster
 
@@ -56,9 +57,8 @@ class Studio:
     def told(self, row: int, matrix: NDArray[np.float64]) -> Told:
         """What is decided for a row of the plan."""
         plan, choice = self.plan, self.plan.choice
-        filmed = plan.faces.to_pixels(plan.own[row], row)[:, :2]
-        target, filmed = to_window(matrix, plan.pixels(row)), to_window(matrix, filmed)
-        return Told(target, filmed, choice.rows[row], choice.weights[row], self.codes[row], float(self.shares[row]))
+        target = to_window(matrix, plan.pixels(row))
+        return Told(target, choice.rows[row], choice.weights[row], self.codes[row], float(self.shares[row]))
 
     def condition(self, row: int) -> Floats:
         """What the decoder is told of a row of the plan [K + 11]."""
@@ -99,10 +99,7 @@ def render_patch(studio: Studio, picture: Picture, config: Vasa1Config) -> Patch
         (coarse, nearest), correction = mix(plan.bank, here.raster, rows, fields), fields.correction
     else:
         coarse, nearest = blend(plan.bank, here.raster, rows, plan.choice.weights[row])
-    mouth = match_rim(two_band(coarse, nearest, config.texture_gain), frame, here.alpha)
-    if correction is not None:
-        mouth = mouth + correction
-    return Patch(here.x, here.y, np.clip(np.rint(mouth), 0, 255).astype(np.uint8), here.alpha)
+    return settle(here, frame, two_band(coarse, nearest, config.texture_gain), correction)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from deployments.engines.vasa1.appearance import Appearance
 from deployments.engines.vasa1.window import Bytes, Floats, Window, scale_of
 from deployments.face.composite import match_rim
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
-from deployments.face.mesh import JAW
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.warp import soft_mask
 from kernels.mesh_warp import rasterize
@@ -42,7 +41,6 @@ class Told:
     """What is decided for a frame before it is drawn."""
 
     target: Floats  # [U, 2] mesh vertices, window pixels
-    filmed: Floats  # [U, 2] where the frame itself has them
     rows: NDArray[np.int32]  # [n] looked-up pictures
     weights: Floats  # [n]
     code: Floats  # [K] guessed look
@@ -62,7 +60,7 @@ def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Flo
     """The decoder's view of a frame that the window shows as `frame` [H, W, 3], 0..255."""
     bank, window = sources.bank, sources.window
     raster = rasterize(bank.mesh.triangles, told.target, window.height, window.width)
-    alpha = soft_mask(bank, raster, told.target, np.concatenate([told.target[JAW,], told.filmed[JAW,]]))
+    alpha = soft_mask(bank, raster, told.target)
     scale = scale_of(bank, sources.small)
     pictures = np.empty((len(told.rows) + 1, window.height, window.width, 3), np.float32)
     for k, row in enumerate(told.rows):

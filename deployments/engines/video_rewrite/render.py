@@ -6,8 +6,9 @@ import numpy as np
 
 from deployments.contracts import Patch, Picture
 from deployments.engines.video_rewrite.config import VideoRewriteConfig
-from deployments.face.composite import match_rim, two_band
+from deployments.face.composite import two_band
 from deployments.retrieval.plan import Plan
+from deployments.retrieval.settle import settle
 from deployments.retrieval.warp import blend
 
 
@@ -19,5 +20,4 @@ def render_patch(plan: Plan, picture: Picture, config: VideoRewriteConfig) -> Pa
     row, here = found
     frame = picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
     coarse, nearest = blend(plan.bank, here.raster, plan.choice.rows[row], plan.choice.weights[row])
-    mouth = match_rim(two_band(coarse, nearest, config.texture_gain), frame, here.alpha)
-    return Patch(here.x, here.y, np.clip(np.rint(mouth), 0, 255).astype(np.uint8), here.alpha)
+    return settle(here, frame, two_band(coarse, nearest, config.texture_gain))
