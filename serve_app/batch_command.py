@@ -30,7 +30,9 @@ def batch(
     sync_mode: SlotMode = "silence",
     quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
     expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2.")] = 1.0,
-    store: Annotated[str | None, typer.Option(help="Where templates and avatars are; default: LIPSYNC_CACHE.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where templates and avatars are: a server's store, for its ids; default: LIPSYNC_CACHE.")
+    ] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Make the rows that can be made.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure", help="A quality report for every row; takes longer than the row.")
@@ -74,10 +76,11 @@ def manifest_file(where: str, cache: Path) -> Path:
     """A manifest as a file of this machine. Raises MediaMissing for one that the store does not have."""
     if "://" not in where:
         return Path(where)
+    from serve_app.batches.rows import mirror_of
     from serve_app.media_store import MediaStore
 
     folder, _, name = where.rpartition("/")
-    mirror = MediaStore(folder, cache / "mirror" / "manifests")
+    mirror = MediaStore(folder, mirror_of(folder, cache / "mirror", "manifests"))
     if not mirror.local:
         (mirror.root / name).unlink(missing_ok=True)  # it may have changed since
     return mirror.fetch(name)

@@ -168,6 +168,13 @@ class MediaStore:
         opened: IO[bytes] = self._ask(lambda: self._files.open(self._name(key), "rb"), key)
         return opened
 
+    def newest(self, key: str) -> bytes:
+        """What the store has now, whatever this machine kept of it. Raises MediaMissing."""
+        check_key(key)
+        if self.local:
+            return self.open(key).read()
+        return bytes(self._ask(lambda: self._files.cat_file(self._name(key)), key))
+
     def size(self, key: str) -> int:
         """Bytes. Raises MediaMissing."""
         check_key(key)

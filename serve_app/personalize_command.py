@@ -16,6 +16,7 @@ from serve_app.request import Quality
 if TYPE_CHECKING:
     from serve_app.cache import Cache
     from serve_app.executor import Executor
+    from serve_app.media_store import MediaStore
     from serve_app.script import Value
 
 Engine = Annotated[str, typer.Option("--engine", "-e", "--lip-sync-model", help="See `lipsync models`.")]
@@ -171,6 +172,9 @@ def personalize(
     quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
     expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")] = 1.0,
     report: Annotated[Path | None, typer.Option(help="Folder of a quality report; default: none.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where the template is: a store (s3://…), or a server's; default: LIPSYNC_CACHE.")
+    ] = None,
     workers: Workers = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -182,13 +186,15 @@ def personalize(
         from serve_app.personalize import Wanted
         from serve_app.personalize import personalize as run
         from serve_app.progress import Bars
-        from serve_app.templates import Templates
+        from serve_app.templates import Templates, bring
 
         short = {"customer_name": customer_name, "destination": destination}
         pairs = [*(variables or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
         values = read_variables(pairs)
         wanted = Wanted(engine, sync_mode, quality, expression)
-        with machine(workers) as (cache, executor), Bars(quiet) as bars:
+        with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
+            if store is not None:
+                bring(shared(store), name)
             found = Templates(cache.folder).open(name)
             job = run(found, values, out, wanted, cache, executor, bars, report)
         kept = f", {job.copied} copied" if job.copied else ""
@@ -218,10 +224,17 @@ def read_variables(pairs: list[str]) -> dict[str, Value]:
 
 def send(folder: Path, store: str) -> None:
     """A template's folder to a store that several machines share."""
+    from serve_app.templates import ROOM
+
+    shared(store).put_folder(folder, f"{ROOM}/{folder.name}")
+
+
+def shared(store: str) -> MediaStore:
+    """The store of an address, with its copies on this machine."""
     from deployments.settings import cache_folder
     from serve_app.batches.rows import cache_store
 
-    cache_store(store, cache_folder() / "mirror").put_folder(folder, f"templates/{folder.name}")
+    return cache_store(store, cache_folder() / "mirror")
 
 
 @contextmanager
@@ -236,9 +249,8 @@ def machine(workers: int | None, store: str | None = None) -> Iterator[tuple[Cac
     cache = open_cache(cache_folder())
     cache.prune(settings.keep_days)
     if store is not None:
-        from serve_app.batches.rows import cache_store
         from serve_app.service.store_cache import StoreCache
 
-        cache = StoreCache(cache_store(store, cache.folder / "mirror"))
+        cache = StoreCache(shared(store))
     with make_executor(workers or settings.workers) as executor:
         yield cache, executor

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from deployments.errors import InputError, LipSyncError, OptionError, OutputError
+from serve_app.media_store import MediaMissing, MediaStore
 from serve_app.request import VIDEO_SUFFIXES, check_input
 from serve_app.script import Script, parse_script, read_script
+from serve_app.whole_files import MARKER
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FACTS, SCRIPT = "template.json", "script.yaml"
+ROOM = "templates"
 
 
 class TemplateMissing(LipSyncError):
@@ -52,7 +55,7 @@ class Templates:
     """The templates of one cache folder. An entry is written aside and moved into place whole."""
 
     def __init__(self, cache: Path) -> None:
-        self.folder = cache / "templates"
+        self.folder = cache / ROOM
 
     def create(self, name: str, clip: Path, script: str, facts: dict[str, Any], replaced: bool = False) -> Template:
         """Keep a copy of a clip, and its script (YAML). Raises OptionError for a name that is taken, OutputError."""
@@ -119,6 +122,20 @@ class Templates:
         if not NAME.fullmatch(name):
             raise OptionError(f"expected a name of letters, digits, dots, _ and - (at most 64), got {name[:80]!r}")
         return self.folder / name
+
+
+def bring(store: MediaStore, name: str) -> None:
+    """A template of a store that several machines share, as it is there now: it may have been replaced or deleted."""
+    if store.local or not NAME.fullmatch(name):
+        return
+    key = f"{ROOM}/{name}"
+    kept = store.root / key
+    try:
+        if (kept / FACTS).is_file() and store.newest(f"{key}/{FACTS}") != (kept / FACTS).read_bytes():
+            (kept / MARKER).unlink(missing_ok=True)
+        store.fetch_folder(key)
+    except MediaMissing:
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 def read_parts(clip: Path, script: Path | str) -> str:

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from deployments.errors import OptionError, SpeechError
-from serve_app.script import FIELDS, check_fields, load_script
+from serve_app.script import FIELDS, Script, check_fields, load_script, parse_script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,14 +102,21 @@ def with_times(clip: Clip, text: str, name: str = "script") -> tuple[str, tuple[
     found = load_script(text, name)
     if not is_transcript(found):
         return text, ()
-    check_fields(name, found, FIELDS | {"transcript"})
-    if "transcript" not in found:
-        lines = [str(item["text"]) for item in found.pop("segments")]
-        found["transcript"] = " ".join(f"[{line}]" if "{{" in line else line for line in lines)
-    elif "segments" in found:
-        raise OptionError(f"{name}: expected either a transcript or segments, got both")
-    timed, notes = find_script(clip, found)
+    sketch(text, name)
+    timed, notes = find_script(clip, as_transcript(found, name))
     return yaml.safe_dump(timed, allow_unicode=True, sort_keys=False), notes
+
+
+def as_transcript(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """A script's fields with a `transcript` where segments tell words without times. Raises OptionError."""
+    check_fields(name, found, FIELDS | {"transcript"})
+    if "transcript" in found:
+        if "segments" in found:
+            raise OptionError(f"{name}: expected either a transcript or segments, got both")
+        return dict(found)
+    lines = [str(item["text"]) for item in found["segments"]]
+    rest = {key: value for key, value in found.items() if key != "segments"}
+    return {"transcript": " ".join(f"[{line}]" if "{{" in line else line for line in lines), **rest}
 
 
 def is_transcript(found: Mapping[str, Any]) -> bool:
@@ -117,6 +124,19 @@ def is_transcript(found: Mapping[str, Any]) -> bool:
     segments = found.get("segments")
     listed = segments if isinstance(segments, list) else []
     return "transcript" in found or (bool(listed) and all(isinstance(s, dict) and set(s) == {"text"} for s in listed))
+
+
+def sketch(text: str, name: str = "script") -> Script:
+    """The script that a transcript will make, before anybody listens: its times mean nothing. Raises OptionError, SpeechError."""
+    import yaml
+
+    found = as_transcript(load_script(text, name), name)
+    parts = parse_transcript(str(found.pop("transcript")))
+    check_parts(parts)
+    spoken(parts)
+    texts = [text_of(parts, number) for number in segments_of(parts)]
+    segments = [{"start": k, "end": k + 1, "text": text} for k, text in enumerate(texts)]
+    return parse_script(yaml.safe_dump({"segments": segments, **found}, allow_unicode=True), name)
 
 
 def find_script(clip: Clip, found: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -128,21 +148,29 @@ def find_script(clip: Clip, found: Mapping[str, Any]) -> tuple[dict[str, Any], t
     from deployments.motion.alignment import align
 
     parts = parse_transcript(str(found["transcript"]))
-    check_parts(parts)
     samples = read_sound(clip.path, RATE, origin=int(clip.pts[0]) * clip.time_base)
     heard = align(samples, spoken(parts))
     check_heard(parts, heard)
     segments: list[dict[str, Any]] = []
-    for number in range(max(part.segment or 0 for part in parts) + 1):
+    for number in segments_of(parts):
         places = [k for k, part in enumerate(parts) if part.segment == number]
         start, end = borders(samples, heard, places[0], places[-1], float(clip.duration))
         start = max(start, segments[-1]["end"]) if segments else start
-        text = " ".join(parts[k].written for k in places if parts[k].written)
-        segments.append({"start": start, "end": end, "text": text})
+        segments.append({"start": start, "end": end, "text": text_of(parts, number)})
     weak = [f"{part.said!r} at {told.start:.2f} s" for part, told in zip(parts, heard, strict=True) if told.score > WEAK]
     notes = (f"heard badly: {', '.join(weak)}; look at the times of the slots",) if weak else ()
     rest = {key: value for key, value in found.items() if key != "transcript"}
     return {"segments": segments, **rest}, notes
+
+
+def segments_of(parts: Sequence[Part]) -> list[int]:
+    """Numbers of the segments, in order."""
+    return list(dict.fromkeys(part.segment for part in parts if part.segment is not None))
+
+
+def text_of(parts: Sequence[Part], number: int) -> str:
+    """What a script says in a segment."""
+    return " ".join(part.written for part in parts if part.segment == number and part.written)
 
 
 def check_parts(parts: Sequence[Part]) -> None:

@@ -13,7 +13,8 @@ from serve_app.api.services import Services
 from serve_app.jobs.records import Job
 from serve_app.jobs.spec import JobSpec, PieceSpec, SpeechSpec
 from serve_app.request import Piece, SpeechSource, check_slot_mode
-from serve_app.script import Script, Value, check_ipa, clean, parse_script
+from serve_app.script import Script, Value, check_ipa, clean, load_script, parse_script
+from serve_app.transcript import is_transcript, sketch
 
 if TYPE_CHECKING:
     from serve_app.api.submit import Caller
@@ -28,12 +29,14 @@ def template_spec(services: Services, intake: Intake, request: TemplateRequest) 
     check_url(request.callback_url, services.settings)
     with about("script"):
         text = as_yaml(request.script)
-        script = parse_script(text)
+        words_only = is_transcript(load_script(text))
+        script = sketch(text) if words_only else parse_script(text)
         if not script.slots():
             raise OptionError("expected at least one slot like {{customer_name}}, got none")
     item = intake.check(request.video, "video", "video", face=True)
     with about("script"):
-        check_inside([line.segment for line in script.lines], item.facts.seconds)
+        if not words_only:
+            check_inside([line.segment for line in script.lines], item.facts.seconds)
     intake.check_no_extra()
     spec = JobSpec(kind="template", engine=engine.name, source=item.key, face=request.face, report=False, script=text)
     return spec, item, script
@@ -82,7 +85,7 @@ def personal_spec(
     with about("sync_mode"):
         check_slot_mode(mode)
     check_url(request.callback_url, services.settings)
-    script = parse_script(template.spec.script or "")
+    script = parse_script(template.info.get("script") or template.spec.script or "")
     values, keys, items = read_variables(intake, request)
     intake.check_no_extra()
     with about("variables"):

@@ -13,6 +13,7 @@ from serve_app.api.services import Door
 from serve_app.api.submit import submit_template
 from serve_app.api.take import body_of, take_job
 from serve_app.api.videos import forget, job_of
+from serve_app.templates import ROOM
 
 router = APIRouter(prefix="/v1", tags=["templates"])
 KINDS = ("template",)
@@ -48,4 +49,5 @@ def delete_template(template_id: str, services: Door, owner: Owner) -> Deleted:
     """Delete a template. Jobs that use it already go on."""
     job_of(services, template_id, owner, KINDS)
     forget(services, services.jobs.delete(template_id, owner))
+    services.media.delete_folder(f"{ROOM}/{template_id}")
     return Deleted(id=template_id, object="template.deleted")

@@ -21,7 +21,7 @@ from serve_app.personalize import Wanted, as_request, check_speech, personalize
 from serve_app.pipeline import probe_clip, unchanged_chunks
 from serve_app.script import Value
 from serve_app.service.store_cache import StoreCache
-from serve_app.templates import Template, Templates
+from serve_app.templates import Template, Templates, bring
 
 Status = Literal["done", "kept", "same", "failed", "invalid"]
 Tick = Callable[[int], None]
@@ -226,12 +226,17 @@ def url_of(place: Place, key: str) -> str:
 @lru_cache(maxsize=4)
 def open_store(place: Place) -> MediaStore:
     """The results' store."""
-    return MediaStore(place.out, place.mirror / "out")
+    return MediaStore(place.out, mirror_of(place.out, place.mirror, "out"))
 
 
 def cache_store(url: str, mirror: Path) -> MediaStore:
     """The store that holds templates and avatars."""
-    return MediaStore(url, mirror / "cache")
+    return MediaStore(url, mirror_of(url, mirror, "cache"))
+
+
+def mirror_of(url: str, mirror: Path, room: str) -> Path:
+    """Where copies of a store lie: two stores may use the same names."""
+    return mirror / f"{room}-{digest_of(url.rstrip('/'))[:12]}"
 
 
 @lru_cache(maxsize=4)
@@ -246,5 +251,5 @@ def open_cache_at(place: Place) -> Cache:
 def open_template(place: Place) -> Template:
     """The batch's template. Raises TemplateMissing."""
     if "://" in place.cache:
-        cache_store(place.cache, place.mirror).fetch_folder(f"templates/{place.template}")
+        bring(cache_store(place.cache, place.mirror), place.template)
     return Templates(open_cache_at(place).folder).open(place.template)

@@ -19,11 +19,13 @@ from serve_app.jobs.store import JobStore
 from serve_app.media_store import MediaStore
 from serve_app.personalize import check_slots, unseen
 from serve_app.pipeline import JobReport, Watch, fit_avatar, probe_clip, run_sync, track_face
-from serve_app.planner import Plan
+from serve_app.planner import Plan, describe
 from serve_app.portrait import PortraitRequest, run_portrait
 from serve_app.request import Piece, SpeechSource, SyncRequest, segment
 from serve_app.script import parse_script
 from serve_app.service.store_cache import StoreCache
+from serve_app.templates import ROOM, Templates
+from serve_app.transcript import with_times
 
 SHARES = {"track": 0.3, "fit": 0.15, "render": 0.55}  # of a job's time, about
 TELL_SECONDS = 0.25
@@ -136,13 +138,24 @@ class JobRun(Watch):
     def _template(self, executor: Executor) -> None:
         spec, cache = self.job.spec, StoreCache(self._media)
         clip = probe_clip(self._media.fetch(spec.source))
-        script = parse_script(spec.script or "")
-        notes = check_slots(clip, script)
+        text, heard = with_times(clip, spec.script or "")
+        script = parse_script(text)
+        notes = [*heard, *check_slots(clip, script)]
+        if text != spec.script:
+            notes += [f"found at {describe(line.segment)}: {line.text}" for line in script.lines]
         tracked = track_face(clip, spec.face, cache, executor, self.progress)
         fit_avatar(spec.engine, tracked, cache, executor, self.progress)
         facts = {"notes": [*notes, *unseen(clip, script, tracked.track.usable)]}
+        self._share(clip, text, facts)
         self._keep = TEMPLATE_SECONDS
-        self._succeed(None, None, {**facts, **clip_facts(clip, clip.frames, clip.duration)})
+        self._succeed(None, None, {**facts, "script": text, **clip_facts(clip, clip.frames, clip.duration)})
+
+    def _share(self, clip: Clip, script: str, facts: dict[str, Any]) -> None:
+        """A template as the command line keeps it, so that batches find it in the store."""
+        told = {"digest": clip.digest, "face": self.job.spec.face, "engines": [self.job.spec.engine], **facts}
+        name = self.job.id
+        made = Templates(self._media.root).create(name, clip.path, script, {**told, "seconds": float(clip.duration)}, True)
+        self._media.put_folder(made.folder, f"{ROOM}/{name}")
 
     def _source(self, spec: SpeechSpec) -> SpeechSource:
         whole = spec.start is None or spec.end is None

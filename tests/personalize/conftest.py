@@ -105,3 +105,21 @@ def message(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 packet.stream = copied
                 out.mux(packet)
     return folder / "message.mp4"
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A face with a sentence of the voice before, between and after what could be a slot."""
+    import soxr
+    from skimage import data
+
+    from deployments.audio import tts
+
+    path = tmp_path_factory.mktemp("spoken") / "spoken.mp4"
+    said = tts.speak("Good morning everybody. Hello John, your trip to Paris is ready. See you soon.")[0]
+    samples = soxr.resample(said, tts.RATE, RATE).astype(np.float32)
+    samples += 1e-4 * np.random.default_rng(1).standard_normal(len(samples)).astype(np.float32)
+    photo = data.astronaut()
+    frames = [np.ascontiguousarray(photo[k % 20 : k % 20 + 256, 120:376]) for k in range(round(len(samples) / RATE * 25))]
+    encode_new(256, 256, Fraction(25), frames, SoundPlan(samples, RATE), EncodeOptions(), path)
+    return path

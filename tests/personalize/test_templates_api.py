@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 
 import av
 import pytest
+
+from serve_app.batches.rows import Place
+from serve_app.batches.run import Batch, run_batch
+from serve_app.executor import SerialExecutor
+from serve_app.personalize import Wanted
 
 _SPEC = importlib.util.spec_from_file_location("api_kit", Path(__file__).parents[1] / "service" / "api_kit.py")
 kit = sys.modules.setdefault("api_kit", importlib.util.module_from_spec(_SPEC))
@@ -127,6 +133,9 @@ def test_variables_need_a_template(server: Any) -> None:
         'segments: [{start: 0, end: 9, text: "{{a}}"}]',
         'segments: [{start: 0, end: 2, text: "{{a}}"}, {start: 1, end: 2.5, text: "b"}]',
         "!!python/name:os.system",
+        "transcript: nothing to say anew",
+        'transcript: "Hello [{{name}}"',
+        'transcript: "Привет {{name|said:Иван}}"',
     ],
 )
 def test_a_script_that_cannot_be_used_is_refused(server: Any, message: Path, script: str) -> None:
@@ -142,10 +151,40 @@ def test_a_deleted_template_is_gone_and_other_callers_never_saw_it(server: Any, 
         asset = client.post("/v1/assets", files={"file": ("m.mp4", message.read_bytes())}).json()["id"]
         sent = client.post("/v1/templates", json={"model": "fake", "video": asset, "script": SCRIPT}).json()
         assert kit.wait_for(client, f"/v1/templates/{sent['id']}")["status"] == "completed"
+        kept = server.media.root / "templates" / sent["id"]
+        assert (kept / "script.yaml").is_file()
         assert client.delete(f"/v1/templates/{sent['id']}").json()["object"] == "template.deleted"
+        assert not kept.exists(), "no batch finds it any more"
         kit.refusal(client.get(f"/v1/templates/{sent['id']}"), 404)
         body = {"template_id": sent["id"], "variables": {"customer_name": "Ann"}}
         kit.refusal(client.post("/v1/videos", json=body), 404, param="template_id")
+
+
+def test_a_batch_says_a_template_of_the_server(server: Any, template: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id,customer_name\nann,Ann\n")
+    place = Place(template["id"], str(server.media.root), str(tmp_path / "out"), tmp_path / "mirror")
+    avatars = set((server.media.root / "avatars").iterdir())
+    _, results = run_batch(Batch(tmp_path / "rows.csv", place, Wanted("fake")), SerialExecutor())
+    assert [result.status for result in results] == ["done"] and results[0].copied == 40
+    assert set((server.media.root / "avatars").iterdir()) == avatars, "the person was learned already"
+
+
+def test_a_transcript_is_enough(server: Any, spoken: Path) -> None:
+    said = "Good morning everybody. Hello {{name|said:John}}, your trip to Paris is ready. See you soon."
+    with server.client() as client:
+        files = {"video": spoken.read_bytes()}
+        sent = client.post("/v1/templates", data={"model": "fake", "script": json.dumps({"transcript": said})}, files=files)
+        assert sent.status_code == 200 and sent.json()["variables"] == ["name"], sent.text
+        made = kit.wait_for(client, f"/v1/templates/{sent.json()['id']}")
+        assert made["status"] == "completed" and any("found at 2" in note and "{{name}}" in note for note in made["notes"]), made
+        body = {"template_id": made["id"], "variables": {"name": "Ann"}, "report": False}
+        video = client.post("/v1/videos", json=body)
+        assert video.status_code == 200 and kit.wait_for(client, f"/v1/videos/{video.json()['id']}")["status"] == "completed"
+        other = "My brother painted {{what|said:five}} fresh loaves of bread by the river with enough sugar for you."
+        sent = client.post("/v1/templates", data={"model": "fake", "script": json.dumps({"transcript": other})}, files=files)
+        assert sent.status_code == 200, "what it says is heard by a worker"
+        failed = kit.wait_for(client, f"/v1/templates/{sent.json()['id']}")
+        assert failed["status"] == "failed" and failed["error"]["code"] == "transcript_mismatch"
 
 
 def test_the_document_tells_of_templates(server: Any) -> None:

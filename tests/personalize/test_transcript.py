@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soxr
 import yaml
-from skimage import data
 from typer.testing import CliRunner
 
 from deployments.audio import tts
 from deployments.contracts import Clip
 from deployments.errors import LipSyncError, OptionError, SpeechError
-from deployments.media.encode import EncodeOptions, encode_new
 from deployments.media.probe import probe
-from deployments.media.sound import SoundPlan
 from serve_app.cli import app
 from serve_app.script import parse_script
 from serve_app.templates import Templates
 from serve_app.transcript import TranscriptError, parse_transcript, with_times
 
-RATE = 48000
-SAYS = "Good morning everybody. Hello John, your trip to Paris is ready. See you soon."
+SAYS = "Good morning everybody. Hello John, your trip to Paris is ready. See you soon."  # the clip `spoken`
 WHOLE = "Good morning everybody. [Hello {{name|said:John}}, your trip to {{place|said:Paris}} is ready.] See you soon."
 Times = list[tuple[str, float, float]]
 
@@ -42,15 +35,8 @@ def times() -> Times:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    """A face that says `SAYS`."""
-    path = tmp_path_factory.mktemp("spoken") / "spoken.mp4"
-    samples = soxr.resample(tts.speak(SAYS)[0], tts.RATE, RATE).astype(np.float32)
-    samples += 1e-4 * np.random.default_rng(1).standard_normal(len(samples)).astype(np.float32)
-    photo = data.astronaut()
-    frames = [np.ascontiguousarray(photo[k % 20 : k % 20 + 256, 120:376]) for k in range(round(len(samples) / RATE * 25))]
-    encode_new(256, 256, Fraction(25), frames, SoundPlan(samples, RATE), EncodeOptions(), path)
-    return probe(path)
+def clip(spoken: Path) -> Clip:
+    return probe(spoken)
 
 
 def script_of(clip: Clip, transcript: str) -> list[tuple[float, float, str]]:
