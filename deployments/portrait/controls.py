@@ -29,7 +29,7 @@ class Expression:
 EMOTIONS = {
     "neutral": Expression(),
     "happy": Expression(corners=0.055, brows=0.015, lids=0.08),
-    "sad": Expression(corners=-0.035, brows=-0.005, inner=0.05, lids=0.1),
+    "sad": Expression(corners=-0.06, brows=-0.005, inner=0.05, lids=0.1),
     "surprised": Expression(brows=0.075, inner=0.01, lids=-0.18),
     "angry": Expression(corners=-0.015, brows=-0.025, inner=-0.04),
 }

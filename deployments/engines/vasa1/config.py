@@ -61,11 +61,11 @@ class FaceConfig:
 
     guidance: float = 1.0  # lambda_g, as in the paper
     temperature: float = 1.0  # of head, brows and gaze
-    lid_temperature: float = 2.1  # at 1 the transformer never blinks, at 2.5 it blinks every two seconds
+    lid_temperature: float = 1.8  # at 1 the transformer never blinks, at 2.5 it blinks every two seconds
     told: float = 2.0  # spreads: farther than that it was never told; the rest of a control is put on afterwards
     smooth: float = 1.6  # frames: deviation of the smoothing of head, brows and gaze, whose tracks shake
     blink: float = -1.0  # spreads: lids that fall lower blink
-    blink_gap: int = 12  # frames between two blinks at least
+    blink_gap: int = 30  # frames between two blinks at least
     turn: tuple[float, float, float] = (0.07, 0.09, 0.05)  # radians of yaw, pitch and roll that a photo stands
     shift: tuple[float, float] = (0.05, 0.03)  # eye distances
     nearer: float = 0.03  # log of the size
