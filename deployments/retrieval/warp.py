@@ -13,7 +13,7 @@ from deployments.face.mesh import JAW
 from deployments.retrieval.bank import Bank
 from kernels.mesh_warp import MeshRaster, rasterize
 
-FEATHER = 0.03  # eye distances: sigma of the mask's blur
+FEATHER = 0.03  # eye distances: sigma of the blur of mask and movement
 BELOW_JAW = 0.06  # eye distances below the jaw that may change: twice the feather, so that the jaw itself shows whole
 EVEN = 2  # windows start on even pixels, where chroma samples lie
 SMALLEST = 8  # pixels a side
@@ -46,7 +46,7 @@ def place(bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...]) -> 
     x0, y0, x1, y1 = box
     raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
     alpha = soft_mask(bank, raster, target - np.array([x0, y0], np.float32))
-    way = raster.values(filmed - target, fill=0.0)
+    way = smooth(raster.values(filmed - target, fill=0.0), target)
     rows, columns = shown(np.maximum(alpha, longest(way) > STILL))
     return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns], way[rows, columns])
 
@@ -57,17 +57,27 @@ def soft_mask(bank: Bank, raster: MeshRaster, target: Floats) -> Floats:
 
     Neck and collar do not move with the head: a remembered one below the jaw would be a second collar.
     """
-    eyes = target[LEFT_EYE_OUTER] - target[RIGHT_EYE_OUTER]
-    unit = float(np.hypot(*eyes))
+    unit = eye_distance(target)
     jaw = target[JAW,]
     outward = jaw - jaw.mean(0)
     outward *= 1 + BELOW_JAW * unit / np.maximum(np.hypot(*outward.T), 1e-3)[:, None]
     face = np.zeros(raster.index.shape, np.uint8)
     cv2.fillConvexPoly(face, cv2.convexHull(np.rint(jaw.mean(0) + outward).astype(np.int32)), 1)
     mask = raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0] * face
-    mask = cv2.GaussianBlur(mask, (0, 0), max(0.8, FEATHER * unit))
+    mask = smooth(mask, target)
     mask[(raster.index < 0) | (mask < 1 / 255)] = 0
     return mask
+
+
+def smooth(field: Floats, target: Floats) -> Floats:
+    """A field [h, w] or [h, w, 2], blurred in proportion to the face: where a turned cheek folds its triangles over one
+    another, what is filmed there would be torn."""
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), max(0.8, FEATHER * eye_distance(target))), np.float32)
+
+
+def eye_distance(target: Floats) -> float:
+    """Between the outer corners, in pixels."""
+    return float(np.hypot(*(target[LEFT_EYE_OUTER] - target[RIGHT_EYE_OUTER])))
 
 
 def longest(way: Floats) -> Floats:
