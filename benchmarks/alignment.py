@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from deployments.audio.pauses import levels
 from deployments.media.probe import probe
 from deployments.media.sound import read_sound
-from deployments.motion.alignment import Found, Word, align
+from deployments.motion.alignment import Found, Heard, Word, align
 from deployments.motion.speech_corpus import made_sentences
 from serve_app.transcript import RATE, WORST, borders, parse_transcript, score_of, spoken
 
@@ -83,7 +83,7 @@ def timing(examples: Sequence[Example], heard: Sequence[Sequence[Found]]) -> dic
         outer += [known[0][0], known[-1][1]]
         for hole in range(1, len(example.words) - 1):
             words = [Word("?") if k == hole else word for k, word in enumerate(example.words)]
-            untold += errors(align(example.samples, words), example.told)[hole]
+            untold += errors(align(example.samples, words).words, example.told)[hole]
     return {"between_words": figures(inner), "first_and_last": figures(outer), "word_not_told": figures(untold)}
 
 
@@ -109,12 +109,12 @@ def recognised(examples: Sequence[Example], heard: Sequence[Sequence[Found]]) ->
     """Scores of right transcripts, of the sentences of other clips (the same few words), and of made sentences."""
     right = [score_of(found) for found in heard]
     made = made_sentences(np.random.default_rng(0))
-    strange = [score_of(align(one.samples, spoken(parse_transcript(next(made))))) for one in examples]
+    strange = [score_of(align(one.samples, spoken(parse_transcript(next(made)))).words) for one in examples]
     wrong = []
     for k, example in enumerate(examples):
         other = examples[(k + len(examples) // 2) % len(examples)]
         if other.text != example.text:
-            wrong.append(score_of(align(example.samples, other.words)))
+            wrong.append(score_of(align(example.samples, other.words).words))
     return {
         "limit": WORST,
         "right_median": round(float(np.median(right)), 2),
@@ -127,6 +127,15 @@ def recognised(examples: Sequence[Example], heard: Sequence[Sequence[Found]]) ->
     }
 
 
+def left_out(examples: Sequence[Example], whole: Sequence[Heard]) -> dict[str, float]:
+    """Clips of which it is said that something else is heard, with the right transcript, and without two of its words."""
+    cases = {"none": [bool(one.strange) for one in whole], "in_the_middle": [], "at_the_end": []}
+    for example in examples:
+        for case, words in (("in_the_middle", (*example.words[:2], *example.words[4:])), ("at_the_end", example.words[:4])):
+            cases[case].append(bool(align(example.samples, words).strange))
+    return {f"{case}_noted_percent": round(100 * float(np.mean(noted)), 1) for case, noted in cases.items()}
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,13 +143,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     examples = read_examples(args.folder)
-    heard = [align(example.samples, example.words) for example in examples]
+    laid = [align(example.samples, example.words) for example in examples]
+    heard = [one.words for one in laid]
     found = {
         "clips": len(examples),
         "words": sum(len(example.words) for example in examples),
         "milliseconds": timing(examples, heard),
         "cuts": cuts(examples, heard),
         "transcripts": recognised(examples, heard),
+        "two_words_left_out": left_out(examples, laid),
     }
     text = json.dumps(found, indent=2)
     print(text)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deployments.contracts import Clip
-    from deployments.motion.alignment import Found, Word
+    from deployments.motion.alignment import Found, Heard, Word
 
 TOKEN = re.compile(r"\{\{[^{}]*\}\}|[\[\]]|[^\s\[\]{}]+|[{}]")
 SAID = re.compile(r"\|\s*said:\s*([^{}|]+?)\s*(?=\||\}\})")
@@ -149,7 +149,8 @@ def find_script(clip: Clip, found: Mapping[str, Any]) -> tuple[dict[str, Any], t
 
     parts = parse_transcript(str(found["transcript"]))
     samples = read_sound(clip.path, RATE, origin=int(clip.pts[0]) * clip.time_base)
-    heard = align(samples, spoken(parts))
+    told = align(samples, spoken(parts))
+    heard = told.words
     check_heard(parts, heard)
     segments: list[dict[str, Any]] = []
     for number in segments_of(parts):
@@ -157,10 +158,19 @@ def find_script(clip: Clip, found: Mapping[str, Any]) -> tuple[dict[str, Any], t
         start, end = borders(samples, heard, places[0], places[-1], float(clip.duration))
         start = max(start, segments[-1]["end"]) if segments else start
         segments.append({"start": start, "end": end, "text": text_of(parts, number)})
-    weak = [f"{part.said!r} at {told.start:.2f} s" for part, told in zip(parts, heard, strict=True) if told.score > WEAK]
-    notes = (f"heard badly: {', '.join(weak)}; look at the times of the slots",) if weak else ()
     rest = {key: value for key, value in found.items() if key != "transcript"}
-    return {"segments": segments, **rest}, notes
+    return {"segments": segments, **rest}, doubts(parts, told)
+
+
+def doubts(parts: Sequence[Part], heard: Heard) -> tuple[str, ...]:
+    """What the author should look at."""
+    pairs = zip(parts, heard.words, strict=True)
+    weak = [f"{part.said!r} at {found.start:.2f} s" for part, found in pairs if part.said and found.score > WEAK]
+    more = [f"{start:.1f}-{end:.1f} s" for start, end in heard.strange]
+    notes = [f"heard badly: {', '.join(weak)}; look at the times of the slots"] if weak else []
+    if more:
+        notes.append(f"something else than the transcript is heard at {', '.join(more)}; write down every word that is said")
+    return tuple(notes)
 
 
 def segments_of(parts: Sequence[Part]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ FEWEST_STEPS = 2  # of a sound
 FEWEST_STEPS_ANY = 12  # of words that nobody told
 FLOOR = 1e-4  # of a posterior: one wrong frame must not decide
 ANY_COST = 1.2  # nats a step that unknown words cost more than the best class: known ones keep what is theirs
+STRANGE = 90.0  # nats below the best classes that one sound or pause may take: more is something that was not told
 MOST_CELLS = 400_000_000  # steps times states, a byte each
 
 
@@ -40,6 +42,14 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """A transcript laid over its sound."""
+
+    words: tuple[Found, ...]
+    strange: tuple[tuple[float, float], ...]  # seconds in which something else is said than was told
+
+
+@dataclass(frozen=True)
 class _States:
     """A row of states, left to right: their classes (-1 = any), their word (-1 = a pause), and which may be skipped."""
 
@@ -48,7 +58,7 @@ class _States:
     optional: NDArray[np.bool_]
 
 
-def align(samples: NDArray[np.float32], words: Sequence[Word], network: PhonemeNet | None = None) -> tuple[Found, ...]:
+def align(samples: NDArray[np.float32], words: Sequence[Word], network: PhonemeNet | None = None) -> Heard:
     """When each word is said in mono speech [N] at 16 kHz. Raises SpeechError where the words cannot all be in it."""
     posterior = fine_posteriors(samples, network)
     states = states_of(words)
@@ -72,8 +82,16 @@ def align(samples: NDArray[np.float32], words: Sequence[Word], network: PhonemeN
     found = []
     for number, word in enumerate(words):
         at = np.flatnonzero(spoken == number)
-        found.append(Found(word.text, at[0] * STEP_SECONDS, (at[-1] + 1) * STEP_SECONDS, float(lost[at].mean())))
-    return tuple(found)
+        start, end = float(at[0] * STEP_SECONDS), float((at[-1] + 1) * STEP_SECONDS)
+        found.append(Found(word.text, start, end, float(lost[at].mean())))
+    return Heard(tuple(found), strange_runs(path, lost))
+
+
+def strange_runs(path: NDArray[np.int64], lost: NDArray[np.float32]) -> tuple[tuple[float, float], ...]:
+    """Times of the states that a sound was stretched over which is not theirs."""
+    borders = np.flatnonzero(np.diff(path, prepend=-1, append=-1))
+    runs = [(int(a), int(b)) for a, b in pairwise(borders) if lost[a:b].sum() > STRANGE]
+    return tuple((a * STEP_SECONDS, b * STEP_SECONDS) for a, b in runs)
 
 
 def fine_posteriors(samples: NDArray[np.float32], network: PhonemeNet | None = None) -> NDArray[np.float32]:

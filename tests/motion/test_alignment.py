@@ -34,7 +34,7 @@ def spoken(text: str) -> tuple[Sound, list[Word], list[tuple[float, float]]]:
 
 def test_words_are_found_where_the_voice_said_them() -> None:
     samples, words, times = spoken(TEXT)
-    found = align(samples, words)
+    found = align(samples, words).words
     errors = [abs(one.start - a) for one, (a, _) in zip(found, times, strict=True)]
     errors += [abs(one.end - b) for one, (_, b) in list(zip(found, times, strict=True))[:-1]]  # the last one fades away
     assert np.median(errors) < 0.02 and max(errors) < 0.08
@@ -45,7 +45,7 @@ def test_a_pause_moves_the_words_behind_it_and_no_others() -> None:
     samples, words, times = spoken(TEXT)
     cut = round((times[3][1] + times[4][0]) / 2 * RATE)
     pause = 1e-4 * np.random.default_rng(0).standard_normal(RATE)
-    found = align(np.concatenate([samples[:cut], pause, samples[cut:]]).astype(np.float32), words)
+    found = align(np.concatenate([samples[:cut], pause, samples[cut:]]).astype(np.float32), words).words
     assert abs(found[0].start - times[0][0]) < 0.08
     assert abs(found[-1].start - times[-1][0] - 1.0) < 0.08
 
@@ -53,16 +53,23 @@ def test_a_pause_moves_the_words_behind_it_and_no_others() -> None:
 def test_words_that_nobody_told_are_what_lies_between_the_others() -> None:
     samples, words, times = spoken(TEXT)
     words[5] = Word("anything")
-    found = align(samples, words)
+    found = align(samples, words).words
     assert abs(found[5].start - times[5][0]) < 0.08 and abs(found[5].end - times[5][1]) < 0.08
 
 
 def test_other_words_fit_worse_than_the_right_ones() -> None:
     samples, words, _ = spoken(TEXT)
     other = [Word(word.text, word.sounds) for word in spoken("My brother painted five fresh loaves of bread by the river.")[1]]
-    right, wrong = (np.mean([one.score for one in align(samples, told)]) for told in (words, other))
+    right, wrong = (np.mean([one.score for one in align(samples, told).words]) for told in (words, other))
     assert right < 0.5
     assert wrong > 1.5
+
+
+def test_a_sentence_that_was_not_told_is_noticed() -> None:
+    samples, words, times = spoken(f"{TEXT} My brother painted five fresh loaves. The whole village may keep these zebras.")
+    assert align(samples, words).strange == ()
+    ((start, end),) = align(samples, [*words[:10], *words[16:]]).strange
+    assert times[9][1] - 0.2 < (start + end) / 2 < times[16][0] + 0.2, "between the others"
 
 
 def test_more_words_than_the_sound_can_hold_are_refused() -> None:

@@ -133,3 +133,9 @@ def test_the_command_wants_one_way_of_telling(clip: Clip, tmp_path: Path, monkey
     for more in ([], [str(timed), "--transcript", WHOLE], [str(timed), "--auto"]):
         asked = CliRunner().invoke(app, ["template", "create", str(clip.path), *more, "--name", "x"])
         assert asked.exit_code == 2 and "expected" in asked.output and not list(Templates(tmp_path))
+
+
+def test_a_sentence_that_is_missing_from_the_transcript_is_noted(clip: Clip) -> None:
+    _, notes = with_times(clip, yaml.safe_dump({"transcript": "Good morning everybody. Hello {{name|said:John}}. See you soon."}))
+    assert any("something else than the transcript is heard" in note for note in notes)
+    assert with_times(clip, yaml.safe_dump({"transcript": WHOLE}))[1] == ()
