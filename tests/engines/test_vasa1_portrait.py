@@ -123,7 +123,8 @@ def test_the_photo_is_where_a_video_begins_and_its_face_lives_afterwards() -> No
 def test_lids_that_fall_low_blink_and_rest_before_the_next() -> None:
     raw = np.zeros(100)
     raw[[10, 12, 60]] = -2.0
-    lids = lids_of(raw, np.zeros(100), FaceConfig())
+    lids, last = lids_of(raw, np.zeros(100), FaceConfig())
+    assert last == 60
     assert lids.max() == 1.0
     assert np.flatnonzero(np.diff((lids > 0.9).astype(int)) == 1).tolist() == [11, 61]
 

@@ -80,3 +80,14 @@ class Vasa1Config(RetrievalConfig):
     texture_gain: float = 1.0  # share of the nearest frame's fine texture
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How sound that is still coming is turned into frames."""
+
+    first: int = 3  # frames of the first window that are shown
+    hop: int = 10  # and of every later one
+    ahead: int = 5  # frames of sound that are waited for beyond what is shown
+    steps: int = 4  # of sampling: windows come four times as often as offline
+    memory: float = 8.0  # seconds of sound that are heard again with every window, and by which loudness is judged

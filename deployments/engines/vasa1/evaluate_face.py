@@ -5,7 +5,7 @@ Per clip, its sound moves a portrait; its own tracked head is the comparison.
               its mean and its 95th percentile, which chance reaches
     speed     degrees per second, and the standard deviation of yaw, pitch and roll in degrees
     drift     means of thirds of the clip, largest difference of any face latent in its own deviation
-    border    largest frame-to-frame change where two windows are mixed over the largest elsewhere, worst latent
+    border    largest frame-to-frame change where two windows are mixed over the largest elsewhere
     blinks    per minute
 """
 
@@ -39,7 +39,7 @@ def evaluate_sound(sound: NDArray[np.float32], seed: int = 0) -> Row:
     _, latents = face_motion(Speech(sound, 16000), PortraitOptions(seed=seed))
     smooth = smoothed(latents.astype(np.float64), config.smooth)
     angles = smooth[:, ANGLES] * load_transformer().latent_spread.numpy()[ANGLES]
-    lids = lids_of(latents[:, LID].astype(np.float64), smooth[:, LID], config)
+    lids, _ = lids_of(latents[:, LID].astype(np.float64), smooth[:, LID], config)
     blinks = int(((lids[1:] >= 0.35) & (lids[:-1] < 0.35)).sum())
     return {
         **beat(angles, loudness(sound, len(latents))),
@@ -93,11 +93,15 @@ def drift(latents: Doubles) -> float:
 
 
 def border(latents: Doubles, config: MotionConfig) -> float:
-    """Largest change where two windows are mixed over the largest elsewhere, for the worst latent of [T, K]."""
-    change, hop = np.abs(np.diff(latents, axis=0)), config.window - config.overlap
+    """Largest change where two windows are mixed over the largest elsewhere, of all latents [T, K] together.
+
+    A latent counts by its own usual change.
+    """
+    steps, hop = np.diff(latents, axis=0), config.window - config.overlap
+    change = np.linalg.norm(steps / steps.std(0), axis=1)
     at = np.arange(len(change))
     mixed = (at % hop < config.overlap) & (at >= hop)
-    return float((change[mixed].max(0) / change[~mixed].max(0)).max()) if mixed.any() else float("nan")
+    return float(change[mixed].max() / change[~mixed].max()) if mixed.any() else float("nan")
 
 
 def show(name: str, rows: Sequence[Row]) -> None:

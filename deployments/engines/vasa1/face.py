@@ -7,7 +7,7 @@ answers a gaze with its head, too. It hardly answers an emotion, so that one is 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +35,18 @@ LID_MOST = 0.12
 
 
 def asked_latents(controls: Controls, config: FaceConfig = FACE) -> dict[str, Floats]:
-    """What the transformer is told: gaze [2], distance [1] and emotion [2] in its own units."""
-    spread = load_transformer().latent_spread.numpy()
-    asked = controls.expression
-    return {
-        "gaze": np.clip(np.array(controls.gaze) / spread[GAZE], -config.told, config.told).astype(np.float32),
-        "distance": np.clip([-math.log(controls.distance) / spread[DISTANCE]], -config.told, config.told).astype(np.float32),
-        "emotion": np.clip(MOOD_SCALE * np.array([asked.corners, asked.brows]), -1, 1).astype(np.float32),
-    }
+    """What the transformer is told of what was asked for: gaze [2], distance [1], emotion [2] in its own units."""
+    spread, asked = load_transformer().latent_spread.numpy(), controls.expression
+    told: dict[str, Floats] = {}
+    if any(controls.gaze):
+        told["gaze"] = np.clip(np.array(controls.gaze) / spread[GAZE], -config.told, config.told).astype(np.float32)
+    if controls.distance != 1:
+        told["distance"] = np.clip([-math.log(controls.distance) / spread[DISTANCE]], -config.told, config.told).astype(
+            np.float32
+        )
+    if asked.corners or asked.brows:
+        told["emotion"] = np.clip(MOOD_SCALE * np.array([asked.corners, asked.brows]), -1, 1).astype(np.float32)
+    return told
 
 
 def poses_of(
@@ -54,15 +58,32 @@ def poses_of(
     config: FaceConfig = FACE,
 ) -> list[Pose]:
     """Poses of a photo's face for lips [T, 8] and latents [T, 18]; the first one is the photo's own."""
-    spread = load_transformer().latent_spread.numpy().astype(np.float64)
-    told = asked_latents(controls, config)
     smooth = smoothed(latents.astype(np.float64), config.smooth)
-    ease = rise(np.arange(len(latents)), config)
-    head, turns = head_of(smooth, told["distance"], spread, ease[:, None] * head_motion, config)
-    beyond = (smooth[:, GAZE] - told["gaze"]) * spread[GAZE]
+    lids, _ = lids_of(latents[:, LID].astype(np.float64), smooth[:, LID], config)
+    return placed(model, motion, Moving(np.arange(len(latents)), smooth, lids), controls, head_motion, config)
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What moves beside the lips in some frames of a video."""
+
+    frames: NDArray[np.int64]  # [T] from the video's first
+    smooth: Doubles  # [T, 18] latents
+    lids: Doubles  # [T]
+
+
+def placed(
+    model: PortraitModel, motion: Motion, moving: Moving, controls: Controls, head_motion: float, config: FaceConfig
+) -> list[Pose]:
+    """Poses with the controls put on: what was told is taken off the latents, what was asked is added."""
+    spread = load_transformer().latent_spread.numpy().astype(np.float64)
+    told, ease = asked_latents(controls, config), rise(moving.frames, config)
+    far = float(told["distance"][0]) if "distance" in told else 0.0
+    head, turns = head_of(moving.smooth, far, spread, ease[:, None] * head_motion, config)
+    beyond = (moving.smooth[:, GAZE] - told.get("gaze", np.zeros(2, np.float32))) * spread[GAZE]
     gaze = np.clip(controls.gaze + ease[:, None] * beyond, -GAZE_LIMIT, GAZE_LIMIT)
-    lids = lids_of(latents[:, LID].astype(np.float64), smooth[:, LID], config) * eyes_open(model.head)
-    brows = ease * config.brow_gain * smooth[:, BROW] * spread[BROW]
+    lids = moving.lids * eyes_open(model.head)
+    brows = ease * config.brow_gain * moving.smooth[:, BROW] * spread[BROW]
     moves, asked = displacements(motion), controls.expression
     return [
         Pose(
@@ -74,11 +95,11 @@ def poses_of(
             replace(asked, brows=asked.brows + float(brows[t])),
             float(np.exp(head[t, 3]) / controls.distance),
         )
-        for t in range(len(latents))
+        for t in range(len(moves))
     ]
 
 
-def head_of(smooth: Doubles, told: Floats, spread: Doubles, amount: Doubles, config: FaceConfig) -> tuple[Doubles, Doubles]:
+def head_of(smooth: Doubles, told: float, spread: Doubles, amount: Doubles, config: FaceConfig) -> tuple[Doubles, Doubles]:
     """Shift [T, 3] and log size of the head about its pivot, as [T, 4], and rotations [T, 3, 3].
 
     The transformer says where the point between the eyes goes; a turn about the pivot takes it along already.
@@ -86,7 +107,7 @@ def head_of(smooth: Doubles, told: Floats, spread: Doubles, amount: Doubles, con
     from scipy.spatial.transform import Rotation
 
     values = smooth[:, HEAD] * spread[HEAD]
-    values[:, 5] -= told[0] * spread[DISTANCE]
+    values[:, 5] -= told * spread[DISTANCE]
     limits = np.array([*config.turn, *config.shift, config.nearer])
     values = amount * limits * np.tanh(values / limits)
     turns = Rotation.from_euler("zyx", values[:, [2, 0, 1]]).as_matrix()
@@ -96,19 +117,22 @@ def head_of(smooth: Doubles, told: Floats, spread: Doubles, amount: Doubles, con
     return np.concatenate([shift, values[:, 5:]], axis=1), turns
 
 
-def lids_of(raw: Doubles, smooth: Doubles, config: FaceConfig) -> Doubles:
-    """Lid closure [T]: a blink wherever the transformer's lids fall low, whose depth is completed; else a slight movement.
+def lids_of(raw: Doubles, smooth: Doubles, config: FaceConfig, last: int = -1000) -> tuple[Doubles, int]:
+    """Lid closure [T], and the frame at which the last blink began; `last` is the one before, below 0.
 
-    What the transformer learned is shallower than a blink, since it cannot tell from sound when one comes.
+    A blink comes wherever the transformer's lids fall low, and its depth is completed here: what the transformer learned
+    is shallower than a blink, since it cannot tell from sound when one comes. Between them lids move slightly.
     """
     out = np.clip(-LID_SHARE * smooth, MOST_OPEN, LID_MOST)
-    last = -config.blink_gap
+    begun = [last]
     for t in np.flatnonzero(raw < config.blink):
-        if t - last >= config.blink_gap:
-            stop = min(int(t) + len(BLINK), len(out))
-            out[t:stop] = np.maximum(out[t:stop], BLINK[: stop - t])
-            last = int(t)
-    return out
+        if t - begun[-1] >= config.blink_gap:
+            begun.append(int(t))
+    for start in begun:
+        for t, closure in enumerate(BLINK, start):
+            if 0 <= t < len(out):
+                out[t] = max(out[t], closure)
+    return out, begun[-1]
 
 
 def smoothed(values: Doubles, deviation: float) -> Doubles:

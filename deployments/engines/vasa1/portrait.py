@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deployments.contracts import Motion, Progress, Speech, no_progress
 from deployments.engines.vasa1.config import FaceConfig, MotionConfig
 from deployments.engines.vasa1.face import asked_latents, poses_of
+from deployments.engines.vasa1.latents import LIPS
 from deployments.engines.vasa1.motion import load_transformer, mixed_lips, placed_lips, smooth_interpolation
 from deployments.errors import OptionError
 from deployments.portrait.controls import Controls
@@ -92,7 +93,7 @@ def lips_of(made: Floats, heard: Floats, speech: Speech, prediction: Any, times:
     from deployments.portrait.move import generic_mouth
 
     seconds = speech.seconds
-    lips = mixed_lips(np.asarray(made[:, :8] * load_transformer().lip_gain.numpy(), np.float32), heard)
+    lips = mixed_lips(made[:, LIPS] * load_transformer().lip_gain.numpy(), heard)
     template = generic_mouth()
     at_frames = smooth_interpolation(times, frame_times(seconds)[: len(lips)], placed_lips(lips, template, 1.0))
     quiet = pause_weight(prediction, times, seconds)
@@ -102,11 +103,9 @@ def lips_of(made: Floats, heard: Floats, speech: Speech, prediction: Any, times:
     return Motion(scaled.astype(np.float32), np.ones(len(times), np.float32), {"source": "diffusion transformer"})
 
 
-def guidance_of_face(seed: int) -> Guidance:
+def guidance_of_face(seed: int, steps: int = MotionConfig().steps) -> Guidance:
     """Sampling settings of a portrait."""
     from deployments.engines.vasa1.sampling import Guidance
 
     lips, face = MotionConfig(), FaceConfig()
-    return Guidance(
-        lips.guidance, face.guidance, lips.steps, lips.temperature, seed, face=face.temperature, lids=face.lid_temperature
-    )
+    return Guidance(lips.guidance, face.guidance, steps, lips.temperature, seed, face=face.temperature, lids=face.lid_temperature)

@@ -56,7 +56,7 @@ def sample(network: MotionTransformer, audio: Floats, controls: dict[str, Floats
     for start in range(0, max(1, total - config.overlap), hop):
         told = _told(network, edge, controls, out, start, total)
         noise = guidance.temperatures() * noise_of(guidance.seed, start, start + config.window)
-        made = _denoise(network, torch.from_numpy(noise)[None], told, guidance)[0].numpy()
+        made = denoise(network, torch.from_numpy(noise)[None], told, guidance)[0].numpy()
         fade = np.ones((config.window, 1), np.float32)
         if start > 0:
             fade[: config.overlap, 0] = (np.arange(config.overlap) + 1) / (config.overlap + 1)
@@ -83,7 +83,7 @@ def _told(
     )
 
 
-def _denoise(network: MotionTransformer, noise: torch.Tensor, told: Conditions, guidance: Guidance) -> torch.Tensor:
+def denoise(network: MotionTransformer, noise: torch.Tensor, told: Conditions, guidance: Guidance) -> torch.Tensor:
     """DDIM from noise [1, W, D]: X0 is predicted at every step, and the rest of the noise put back."""
     x = noise
     times = torch.linspace(1, 0, guidance.steps + 1)
