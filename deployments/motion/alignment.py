@@ -60,23 +60,11 @@ class _States:
 
 def align(samples: NDArray[np.float32], words: Sequence[Word], network: PhonemeNet | None = None) -> Heard:
     """When each word is said in mono speech [N] at 16 kHz. Raises SpeechError where the words cannot all be in it."""
-    posterior = fine_posteriors(samples, network)
-    states = states_of(words)
-    steps, count = len(posterior), len(states.classes)
-    needed = int((~states.optional).sum())
-    if steps <= needed:
-        raise SpeechError(
-            f"expected at least {needed * STEP_SECONDS:.1f} s of sound for these words, got {steps * STEP_SECONDS:.1f} s; "
-            "the transcript has more than is said"
-        )
-    if steps * count > MOST_CELLS:
-        raise SpeechError(
-            f"expected a clip and a transcript of some minutes, got {steps * STEP_SECONDS:.0f} s; "
-            "write start and end of the segments instead"
-        )
-    likelihood = np.log(np.maximum(posterior, FLOOR))
+    states, steps = states_of(words), -(-len(samples) // HOP)
+    check_size(states, steps)
+    likelihood = np.log(np.maximum(fine_posteriors(samples, network), FLOOR))
     best = likelihood.max(1)
-    path = viterbi(emissions(likelihood, states), states.optional)
+    path = viterbi(with_any(likelihood), states.classes, states.optional)
     spoken = states.words[path]
     lost = best - np.where(states.classes[path] < 0, best, likelihood[np.arange(steps), states.classes[path]])
     found = []
@@ -85,6 +73,21 @@ def align(samples: NDArray[np.float32], words: Sequence[Word], network: PhonemeN
         start, end = float(at[0] * STEP_SECONDS), float((at[-1] + 1) * STEP_SECONDS)
         found.append(Found(word.text, start, end, float(lost[at].mean())))
     return Heard(tuple(found), strange_runs(path, lost))
+
+
+def check_size(states: _States, steps: int) -> None:
+    """Raise SpeechError for more words than the sound can hold, and for more of both than the search can."""
+    needed = int((~states.optional).sum())
+    if steps <= needed:
+        raise SpeechError(
+            f"expected at least {needed * STEP_SECONDS:.1f} s of sound for these words, got {steps * STEP_SECONDS:.1f} s; "
+            "the transcript has more than is said"
+        )
+    if steps * len(states.classes) > MOST_CELLS:
+        raise SpeechError(
+            f"expected a clip and a transcript of some minutes, got {steps * STEP_SECONDS:.0f} s; "
+            "write start and end of the segments instead"
+        )
 
 
 def strange_runs(path: NDArray[np.int64], lost: NDArray[np.float32]) -> tuple[tuple[float, float], ...]:
@@ -109,33 +112,35 @@ def states_of(words: Sequence[Word]) -> _States:
     rows: list[tuple[int, int, bool]] = [(SILENCE, -1, True)]
     for number, word in enumerate(words):
         sounds = [part for sign in word.sounds for part in (classes_of(sign) if sign.strip() else [])]
-        kinds = [kind for kind in sounds for _ in range(FEWEST_STEPS)] if word.sounds else [-1] * FEWEST_STEPS_ANY
+        kinds = [kind for kind in sounds for _ in range(FEWEST_STEPS)] or [-1] * FEWEST_STEPS_ANY
         rows += [(kind, number, False) for kind in kinds]
         rows.append((SILENCE, -1, True))
     classes, owners, optional = zip(*rows, strict=True)
     return _States(np.array(classes), np.array(owners), np.array(optional))
 
 
-def emissions(likelihood: NDArray[np.float32], states: _States) -> NDArray[np.float32]:
-    """[T, S] how well each state explains each step."""
+def with_any(likelihood: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[T, 26] likelihoods of the classes, and in the last column of any sound."""
     spoken = np.delete(likelihood, SILENCE, axis=1).max(1) - ANY_COST
-    return np.concatenate([likelihood, spoken[:, None]], axis=1)[:, states.classes]
+    return np.concatenate([likelihood, spoken[:, None]], axis=1)
 
 
-def viterbi(emission: NDArray[np.float32], optional: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The best path [T] through states left to right: stay, go on, or step over one that is optional."""
-    steps, count = emission.shape
+def viterbi(likelihood: NDArray[np.float32], classes: NDArray[np.int64], optional: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The best path [T] through states [S] left to right: stay, go on, or step over one that is optional.
+
+    `likelihood` [T, C] of the classes that the states `classes` [S] are.
+    """
+    steps, count = len(likelihood), len(classes)
     back = np.zeros((steps, count), np.uint8)
     score = np.full(count, -np.inf, np.float32)
-    score[0] = emission[0, 0]
-    score[1] = emission[0, 1]
+    score[:2] = likelihood[0, classes[:2]]
     nowhere = np.float32(-np.inf)
     over = np.zeros(count, np.bool_)
     over[2:] = optional[1:-1]
     for step in range(1, steps):
         moves = np.stack([score, np.r_[nowhere, score[:-1]], np.where(over, np.r_[nowhere, nowhere, score[:-2]], nowhere)])
         back[step] = moves.argmax(0)
-        score = moves.max(0) + emission[step]
+        score = moves.max(0) + likelihood[step, classes]
     state = count - 1 if score[-1] >= score[-2] else count - 2
     path = np.zeros(steps, np.int64)
     for step in range(steps - 1, -1, -1):

@@ -76,12 +76,14 @@ def test_more_words_than_the_sound_can_hold_are_refused() -> None:
     samples, words, _ = spoken(TEXT)
     with pytest.raises(SpeechError, match="more than is said"):
         align(samples[: RATE // 4], words)
+    with pytest.raises(SpeechError, match="some minutes"):
+        align(np.zeros(1200 * RATE, np.float32), words * 60)
 
 
 def test_the_path_is_the_best_of_all_paths() -> None:
     states = states_of([Word("a", "pi")])
     emission = np.random.default_rng(4).standard_normal((7, len(states.classes))).astype(np.float32)
-    path = viterbi(emission, states.optional)
+    path = viterbi(emission, np.arange(len(states.classes)), states.optional)
 
     def total(states_visited: list[int]) -> float:
         return float(sum(emission[k, s] for k, s in enumerate(states_visited)))
