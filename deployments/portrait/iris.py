@@ -32,7 +32,7 @@ class Eyeball:
 
 def eyeballs(photo: NDArray[np.uint8], landmarks: Floats) -> dict[tuple[int, ...], Eyeball]:
     """Both eyes of a photo [H, W, 3]; an eye that leaves the picture is left out and looks where it looks."""
-    found = {}
+    found: dict[tuple[int, ...], Eyeball] = {}
     for ring, points in IRISES.items():
         eye = landmarks[list(ring), :2].astype(np.float64)
         width = float(np.linalg.norm(eye[8] - eye[0]))
@@ -69,9 +69,9 @@ def white_of(view: Floats, inside: NDArray[np.bool_], centre: NDArray[np.float64
     known = (inside & (away > RIM + SOFT_RIM)).astype(np.float32)
     fill = np.full_like(view, np.percentile(view[inside], 85) if inside.any() else 200.0)
     for wide, high in ((3.0, 3.0), (1.5, 0.6), (1.2, 0.2)):
-        sigma = {"sigmaX": max(0.6, wide * radius), "sigmaY": max(0.6, high * radius)}
-        amount = cv2.GaussianBlur(known, (0, 0), **sigma)[..., None]
-        mean = cv2.GaussianBlur(view * known[..., None], (0, 0), **sigma) / np.maximum(amount, 1e-6)
+        x, y = max(0.6, wide * radius), max(0.6, high * radius)
+        amount = cv2.GaussianBlur(known, (0, 0), sigmaX=x, sigmaY=y)[..., None]
+        mean = cv2.GaussianBlur(view * known[..., None], (0, 0), sigmaX=x, sigmaY=y) / np.maximum(amount, 1e-6)
         trust = np.clip(amount / 0.03, 0, 1)
         fill += (mean - fill) * trust
     share = np.clip((RIM + 2 * SOFT_RIM - away) / SOFT_RIM, 0, 1)

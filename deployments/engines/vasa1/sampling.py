@@ -26,6 +26,7 @@ class Guidance:
     seed: int = 0
     face: float | None = None  # size of the noise of head, brows and gaze; None: as the lips'
     lids: float | None = None  # and of the lids, whose blinks are rare
+    together: bool = False  # leave out all controls at once instead of each by itself: cheaper, less exact
 
     def temperatures(self) -> Floats:
         """Size of the noise of each latent [18]."""
@@ -97,12 +98,12 @@ def denoise(network: MotionTransformer, noise: torch.Tensor, told: Conditions, g
 
 def guided(network: MotionTransformer, x: torch.Tensor, time: torch.Tensor, told: Conditions, guidance: Guidance) -> torch.Tensor:
     """(1 + sum of lambdas) H(all conditions) - sum of lambda_c H(without c), in one batch."""
-    strengths = {"audio": guidance.audio} | dict.fromkeys(CONTROLS, guidance.controls)
-    asked = [n for n, strength in strengths.items() if strength > 0 and float(told.keep[n][0]) > 0]
-    rows = 1 + len(asked)
+    left_out = _left_out(told, guidance)
+    rows = 1 + len(left_out)
     keep = {n: value.repeat(rows) for n, value in told.keep.items()}
-    for row, name in enumerate(asked, start=1):
-        keep[name][row] = 0.0
+    for row, (names, _) in enumerate(left_out, start=1):
+        for name in names:
+            keep[name][row] = 0.0
     many = Conditions(
         told.audio.expand(rows, -1, -1),
         told.before.expand(rows, -1, -1),
@@ -110,8 +111,15 @@ def guided(network: MotionTransformer, x: torch.Tensor, time: torch.Tensor, told
         keep,
     )
     made = network(x.expand(rows, -1, -1), time.expand(rows), many)
-    total = sum(strengths[n] for n in asked)
-    out = (1 + total) * made[:1]
-    for row, name in enumerate(asked, start=1):
-        out = out - strengths[name] * made[row : row + 1]
+    out = (1 + sum(strength for _, strength in left_out)) * made[:1]
+    for row, (_, strength) in enumerate(left_out, start=1):
+        out = out - strength * made[row : row + 1]
     return out
+
+
+def _left_out(told: Conditions, guidance: Guidance) -> list[tuple[list[str], float]]:
+    """Conditions that are left out together, and how strongly their difference counts."""
+    given = [name for name in CONTROLS if float(told.keep[name][0]) > 0]
+    groups = [(["audio"], guidance.audio)] if float(told.keep["audio"][0]) > 0 else []
+    groups += [(given, guidance.controls)] if guidance.together and given else [([name], guidance.controls) for name in given]
+    return [group for group in groups if group[1] > 0]

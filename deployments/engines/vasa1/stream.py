@@ -8,6 +8,7 @@ judged by the last seconds instead of the whole speech, and the speech net hears
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class PoseStream:
         self.frames = 0  # made so far
         self._model = model
         self._network, self._guidance = load_transformer(), guidance_of_face(self.options.seed, self.config.steps)
+        self._guidance = replace(self._guidance, together=True)
         self._sound = np.zeros(0, np.float32)
         self._dropped = 0  # frames of sound before what is kept
         size = self._network.config
