@@ -14,6 +14,7 @@ from serve_app.personalize_command import Debug, Engine, Quiet, SlotMode, Worker
 from serve_app.request import Quality
 
 if TYPE_CHECKING:
+    from serve_app.batches.manifest import Bring
     from serve_app.batches.run import Pool
 
 
@@ -60,7 +61,9 @@ def batch(
 
         here = open_cache(cache_folder()).folder
         place = Place(template, store or str(here), out if "://" in out else str(Path(out).absolute()), here / "mirror")
-        asked = Batch(manifest_file(manifest, here), place, Wanted(engine, sync_mode, quality, expression), skip_invalid, measure)
+        file, bring = manifest_file(manifest, here)
+        wanted = Wanted(engine, sync_mode, quality, expression)
+        asked = Batch(file, place, wanted, skip_invalid, measure, bring)
         with pool_of(workers, inside_ray_job() if ray is None else ray, engine, gpus) as pool, Bars(quiet) as bars:
             summary, results = run_batch(asked, pool, bars)
         say(summary.line())
@@ -72,18 +75,26 @@ def batch(
     guarded(work, debug)
 
 
-def manifest_file(where: str, cache: Path) -> Path:
-    """A manifest as a file of this machine. Raises MediaMissing for one that the store does not have."""
+def manifest_file(where: str, cache: Path) -> tuple[Path, Bring | None]:
+    """A manifest as a file of this machine, and what fetches the files beside it.
+
+    Raises MediaMissing for one that the store does not have.
+    """
     if "://" not in where:
-        return Path(where)
+        return Path(where), None
     from serve_app.batches.rows import mirror_of
-    from serve_app.media_store import MediaStore
+    from serve_app.media_store import MediaStore, check_key
 
     folder, _, name = where.rpartition("/")
     mirror = MediaStore(folder, mirror_of(folder, cache / "mirror", "manifests"))
-    if not mirror.local:
-        (mirror.root / name).unlink(missing_ok=True)  # it may have changed since
-    return mirror.fetch(name)
+
+    def bring(key: str) -> Path:
+        check_key(key)
+        if not mirror.local:
+            (mirror.root / key).unlink(missing_ok=True)  # it may have changed since
+        return mirror.fetch(key)
+
+    return bring(name), bring
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from serve_app.script import Script, Value, parse_value
 NAME_COLUMN = "id"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_@-]{0,99}")
 MOST_ROWS = 1_000_000
+Bring = Callable[[str], Path]
 SHOWN = 20  # mistakes that are told at once
 
 
@@ -44,8 +45,11 @@ class ManifestError(OptionError):
     code = "invalid_manifest"
 
 
-def read_manifest(path: Path, script: Script) -> tuple[list[Row], list[Mistake]]:
-    """Rows, and what is wrong with the others. Raises InputError or ManifestError for the file as a whole."""
+def read_manifest(path: Path, script: Script, bring: Bring | None = None) -> tuple[list[Row], list[Mistake]]:
+    """Rows, and what is wrong with the others; `bring` fetches recordings beside a manifest that came from a store.
+
+    Raises InputError or ManifestError for the file as a whole.
+    """
     check_input(path, "manifest")
     readers = {".csv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".parquet": read_parquet}
     reader = readers.get(path.suffix.lower())
@@ -60,6 +64,9 @@ def read_manifest(path: Path, script: Script) -> tuple[list[Row], list[Mistake]]
             raise ManifestError(f"expected at most {MOST_ROWS} rows, got more in {path.name}; split it")
         name = str(cells.get(NAME_COLUMN) or f"row-{number:06d}")
         try:
+            if bring is not None:
+                for words in filter(lambda cell: cell.startswith("@"), cells.values()):
+                    bring(words[1:])
             rows.append(read_row(number, cells, script, path.parent, taken))
         except LipSyncError as error:
             mistakes.append(Mistake(number, name, str(error)))

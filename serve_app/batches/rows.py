@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -22,11 +21,13 @@ from serve_app.pipeline import probe_clip, unchanged_chunks
 from serve_app.script import Value
 from serve_app.service.store_cache import StoreCache
 from serve_app.templates import Template, Templates, bring
+from serve_app.whole_files import content_digest
 
 Status = Literal["done", "kept", "same", "failed", "invalid"]
 Tick = Callable[[int], None]
 FIGURES = (("picture", "upper_psnr"), ("picture", "flicker"), ("picture", "outside_changed_mean"), ("landmarks", "lmd_percent"))
 SYNC_FIGURES = ("correlation", "lag_ms", "confidence")
+RECORDINGS = "recordings"
 CHECKED_AT_ONCE = 25  # rows whose speech one task tries
 
 
@@ -92,8 +93,27 @@ def told(value: Value) -> Any:
     """A variable by its content."""
     if value.audio is None:
         return [value.text, value.ipa]
-    with value.audio.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return content_digest(value.audio) if value.audio.is_absolute() else value.audio.stem
+
+
+def shared(place: Place, row: Row) -> Row:
+    """The row with its recordings where all workers find them: by keys of the results' store, or as absolute paths."""
+    local = open_store(place).local
+    files = {name: value.audio for name, value in row.values.items() if value.audio is not None}
+    found = {name: path.absolute() if local else Path(keep_recording(place, path)) for name, path in files.items()}
+    return replace(row, values=row.values | {name: Value(audio=path) for name, path in found.items()})
+
+
+@lru_cache(maxsize=4096)
+def keep_recording(place: Place, path: Path) -> str:
+    """Key of a recording. Raises OutputError."""
+    return open_store(place).put_content(path, RECORDINGS, path.suffix)
+
+
+def values_here(place: Place, row: Row) -> dict[str, Value]:
+    """A row's variables with recordings as files of this machine. Raises MediaMissing."""
+    away = {name: value.audio for name, value in row.values.items() if value.audio is not None and not value.audio.is_absolute()}
+    return row.values | {name: Value(audio=open_store(place).fetch(key.as_posix())) for name, key in away.items()}
 
 
 def render_row(task: RowTask, tick: Tick) -> RowResult:
@@ -128,7 +148,7 @@ def make_row(task: RowTask, tick: Tick) -> RowResult:
     report = f"reports/{name}"
     folder = store.root / report if task.measure else None
     job = personalize(
-        *(template, task.row.values, store.root / video, task.wanted, cache, SerialExecutor()),
+        *(template, values_here(task.place, task.row), store.root / video, task.wanted, cache, SerialExecutor()),
         progress=lambda *_: tick(0),
         report=folder,
     )
@@ -182,7 +202,7 @@ def check_rows(task: CheckTask) -> list[Mistake]:
     clip = probe_clip(template.clip)
     for row in task.rows:
         try:
-            check_speech(template, clip, row.values, task.wanted.sync_mode)
+            check_speech(template, clip, values_here(task.place, row), task.wanted.sync_mode)
         except LipSyncError as error:
             mistakes.append(Mistake(row.number, row.name, str(error)))
     return mistakes
@@ -202,7 +222,7 @@ def earlier(task: RowTask) -> RowResult | None:
 def is_warm(task: RowTask) -> bool:
     """Whether all that rows share has been made already; else one row goes ahead of the others."""
     template, cache = open_template(task.place), open_cache_at(task.place)
-    request = as_request(template, task.row.values, Path("unused.mp4"), task.wanted)
+    request = as_request(template, values_here(task.place, task.row), Path("unused.mp4"), task.wanted)
     return all(path.is_file() for path in unchanged_chunks(request, cache))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from deployments.contracts import Progress, no_progress
-from serve_app.batches.manifest import Mistake, Row, read_manifest, refuse
+from serve_app.batches.manifest import Bring, Mistake, Row, read_manifest, refuse
 from serve_app.batches.report import Summary, summarize, write_report
 from serve_app.batches.rows import (
     CHECKED_AT_ONCE,
@@ -26,6 +26,7 @@ from serve_app.batches.rows import (
     render_row,
     row_key,
     same_as,
+    shared,
 )
 from serve_app.executor import OnTick, SerialExecutor, Tick
 from serve_app.personalize import Wanted
@@ -56,6 +57,7 @@ class Batch:
     wanted: Wanted
     skip_invalid: bool = False
     measure: bool = False  # a quality report for every row
+    bring: Bring | None = None  # fetches what lies beside the manifest
 
 
 def run_batch(batch: Batch, pool: Pool, progress: Progress = no_progress) -> tuple[Summary, list[RowResult]]:
@@ -63,7 +65,8 @@ def run_batch(batch: Batch, pool: Pool, progress: Progress = no_progress) -> tup
     started = time.monotonic()
     template = open_template(batch.place)
     check_wanted(batch.wanted)
-    rows, mistakes = read_manifest(batch.manifest, template.script)
+    rows, mistakes = read_manifest(batch.manifest, template.script, batch.bring)
+    rows = [shared(batch.place, row) for row in rows]
     mistakes += check_speeches(batch, rows, pool, progress)
     if not batch.skip_invalid:
         refuse(mistakes)

@@ -209,6 +209,17 @@ def test_recordings_lie_beside_the_manifest(tmp_path: Path) -> None:
     assert rows[0].values["name"].audio == tmp_path / "ann.wav" and "bob.wav" in mistakes[0].error
 
 
+def test_recordings_are_found_from_a_relative_manifest_too(
+    home: Path, tmp_path: Path, speech_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "id,name\nann,@ann.wav\n")
+    (tmp_path / "ann.wav").write_bytes(speech_file.read_bytes())
+    place = Place("hello", str(home / "cache"), str(tmp_path / "out"), home / "mirror")
+    _, results = run_batch(Batch(Path("rows.csv"), place, Wanted("fake", "cut_off")), SerialExecutor())
+    assert [result.status for result in results] == ["done"]
+
+
 def test_a_name_is_no_formula_in_the_table() -> None:
     table = as_csv([RowResult(1, "a", "failed", error="=HYPERLINK(1)")])
     assert "'=HYPERLINK" in table and plain("-") == "'-" and plain("Ann") == "Ann"

@@ -14,8 +14,11 @@ from typer.testing import CliRunner, Result
 
 from k8s.batch import Batch, command
 from serve_app.batch_command import batch
+from serve_app.batches.manifest import Row
+from serve_app.batches.rows import Place, shared, values_here
 from serve_app.cli import app
 from serve_app.media_store import MediaStore
+from serve_app.script import Value
 
 SCRIPT = 'segments:\n  - {start: 1.3, end: 2.4, text: "Hello {{customer_name}}"}\n'
 Lipsync = Callable[..., Result]
@@ -103,6 +106,27 @@ def test_a_cluster_says_what_a_laptop_made(bucket: str, on: Lipsync, message: Pa
     kept = [key for key, _ in MediaStore(store, tmp_path / "look2").keys("avatars")]
     assert len({key.split("/")[1] for key in kept}) == 1, "the person was learned once"
     assert "1 rows: 1 kept" in on("pod-2", PROGRAM, *asked).output, "another pod goes on where the first was"
+
+
+def test_recordings_beside_a_manifest_reach_every_machine(
+    bucket: str, on: Lipsync, message: Path, speech_file: Path, tmp_path: Path
+) -> None:
+    store, script = f"{bucket}/lipsync", tmp_path / "s.yaml"
+    script.write_text(SCRIPT)
+    keep(on, message, store, script)
+    office = MediaStore(f"{bucket}/office", tmp_path / "office")
+    (tmp_path / "names.csv").write_text("id,customer_name\nann,@ann.wav\nbob,@bob.wav\neve,@../../eve.wav\n")
+    office.put(tmp_path / "names.csv", "names.csv")
+    office.put(speech_file, "ann.wav")
+    asked = (f"{bucket}/office/names.csv", "-t", "trip", "-o", f"{bucket}/may", "-e", "fake", "--store", store, "--workers", "1")
+    refused = on("pod-1", PROGRAM, *asked, "--sync-mode", "cut_off")
+    assert refused.exit_code == 2 and "row 2 (bob)" in refused.output and "row 3 (eve)" in refused.output, refused.output
+    done = on("pod-1", PROGRAM, *asked, "--sync-mode", "cut_off", "--skip-invalid")
+    assert done.exit_code == 0 and "1 done, 2 invalid" in done.output, done.output
+    places = [Place("trip", store, f"{bucket}/may", tmp_path / machine / "mirror") for machine in ("pod-1", "pod-3")]
+    sent = shared(places[0], Row(1, "ann", {"customer_name": Value(audio=speech_file)}))
+    heard = values_here(places[1], sent)["customer_name"].audio
+    assert heard is not None and heard.is_relative_to(tmp_path / "pod-3") and heard.read_bytes() == speech_file.read_bytes()
 
 
 def test_a_template_that_was_replaced_is_the_new_one_everywhere(bucket: str, on: Lipsync, message: Path, tmp_path: Path) -> None:
