@@ -18,8 +18,9 @@ FACTOR = 4  # window pixels per place of the latent picture
 class Residual(nn.Module):
     """Two 3x3 convolutions, the input added; `told` numbers scale and shift between them (FiLM)."""
 
-    def __init__(self, channels: int, told: int = 0) -> None:
+    def __init__(self, channels: int, told: int = 0, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
         self.norm_1, self.norm_2 = nn.GroupNorm(GROUPS, channels), nn.GroupNorm(GROUPS, channels)
         self.conv_1, self.conv_2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
         self.film = zeroed(nn.Linear(told, 2 * channels)) if told else None
@@ -30,7 +31,7 @@ class Residual(nn.Module):
         if self.film is not None:
             scale, shift = self.film(told)[..., None, None].chunk(2, 1)
             y = y * (1 + scale) + shift
-        return torch.as_tensor(x + self.conv_2(nn.functional.silu(y)))
+        return torch.as_tensor(x + self.conv_2(self.dropout(nn.functional.silu(y))))
 
 
 class Autoencoder(nn.Module):

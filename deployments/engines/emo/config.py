@@ -22,7 +22,7 @@ class LatentConfig:
     """The auto-encoder: 4 x 4 pixels become one place of the latent picture."""
 
     channels: int = 8  # of the latent picture
-    widths: tuple[int, int] = (32, 80)  # at 1/2 and 1/4 of the window
+    widths: tuple[int, int] = (32, 64)  # at 1/2 and 1/4 of the window
     noise: float = 0.1  # on latents while the decoder learns: what is generated is never exact
 
 
@@ -54,22 +54,25 @@ class FlowConfig:
 class FitConfig:
     """How one person is learned: below five minutes of one core in all."""
 
-    code_steps: int = 400  # of the auto-encoder
-    code_batch: int = 8
+    code_steps: int = 250  # of the auto-encoder
+    code_batch: int = 4
     code_rate: float = 1.5e-3
-    steps: int = 500  # of the denoiser
+    steps: int = 100  # of the denoiser: from there on it only learns these frames by heart
     windows: int = 2  # in a batch
     rate: float = 5e-4
     average: float = 0.99  # of the weights over steps; the average is what is kept
     decay: float = 0.05  # of the weights
+    doubt: float = 0.3  # spread of noise on what is told and heard: few frames must not be known by their numbers
+    shift: int = 1  # places of 8 window pixels that everything moves by, at random
     silence: float = 0.15  # share of windows that learn without sound, for the guidance
     held_out: float = 0.12  # last share of the frames, never learned from: they stop the fit and judge it
     exclude: tuple[int, ...] = (1, 4, 12)  # frames around a learned one that are not looked up: mouths near and far
     smallest: int = 60  # usable frames; an avatar of fewer stays training-free
     most: int = 600  # frames learned from, evenly spread
-    check_every: int = 50
-    patience: int = 4  # checks without a better picture before it stops
-    gain: float = 0.03  # dB that held-out frames must win for the learned part to be used
+    check_every: int = 25
+    patience: int = 3  # checks without a better picture before it stops
+    faith: float = 0.6  # in the share that is best for the held-out frames: for later ones it is smaller
+    gain: float = 0.05  # dB that held-out frames must win for the learned part to be used
     seed: int = 0
 
 

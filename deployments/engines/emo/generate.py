@@ -15,7 +15,7 @@ from deployments.engines.emo.fit import Learned
 from deployments.engines.emo.flow import Rows, noise_of, sample, window_weights, windows_over
 from deployments.engines.emo.motion import HEARD, told_wishes
 from deployments.engines.emo.networks import load_networks
-from deployments.engines.emo.scene import Scene, rim, runs_of, told_of
+from deployments.engines.emo.scene import Scene, detail, rim, runs_of, told_of
 from deployments.retrieval.plan import Plan, PlanKey
 from deployments.retrieval.window import Floats, Matrix, to_window
 
@@ -53,7 +53,7 @@ class Generator:
         start, _ = self._start(row)
         pair = self._nets.code.decode(torch.stack([self._clean(row), start]))
         difference = (pair[0] - pair[1]).permute(1, 2, 0).cpu().numpy()
-        return 255 * self._fade * difference, self._matrix(row)
+        return 255 * self._fade * detail(difference, self._scene.window), self._matrix(row)
 
     def _clean(self, row: int) -> torch.Tensor:
         """Latent of a row: the windows that predict it, fused."""

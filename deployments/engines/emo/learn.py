@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from deployments.engines.emo.autoencoder import FACTOR, Autoencoder
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.flow import noise_of, sample
 from deployments.engines.emo.lessons import Encoded, Lessons
-from deployments.engines.emo.network import Denoiser
+from deployments.engines.emo.network import Denoiser, Shots
 from deployments.engines.emo.networks import CODE, DENOISER, device, fill
+from deployments.engines.emo.scene import detail
 from deployments.engines.emo.training import Course, Training
 
 SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -48,7 +49,7 @@ def learn(lessons: Lessons, out: Path, config: EmoConfig, progress: Progress) ->
         "autoencoder_checks": code_training.checks, "denoiser_checks": training.checks,
         "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in ((CODE, code), (DENOISER, denoiser))},
     }  # fmt: skip
-    return Outcome(share if after - before >= config.fit.gain else 0.0, facts)
+    return Outcome(config.fit.faith * share if after - before >= config.fit.gain else 0.0, facts)
 
 
 def learn_code(lessons: Lessons, out: Path, config: EmoConfig, progress: Progress) -> tuple[Autoencoder, Training]:
@@ -95,6 +96,7 @@ class Judge:
     def __init__(self, lessons: Lessons, encoded: Encoded, code: Autoencoder, config: EmoConfig) -> None:
         self._code, self._config, self._here = code, config, device()
         judged, window = lessons.judged, config.denoiser.window
+        self._window = lessons.scene.window
         self._firsts = [int(row) for row in judged[: len(judged) - window + 1 : window]]
         rows = (np.array(self._firsts)[:, None] + np.arange(window)).reshape(-1)
         frames = lessons.scene.bank.frames[lessons.rows[rows]].tolist()
@@ -113,7 +115,9 @@ class Judge:
         assert isinstance(model, Denoiser)
         flow = self._config.flow
         clean = sample(model, self._shots, self._noise, flow.start, flow.steps)
-        return self._code.decode(clean.flatten(0, 1)) - self._plain
+        added = (self._code.decode(clean.flatten(0, 1)) - self._plain).permute(0, 2, 3, 1).cpu().numpy()
+        fine = np.stack([detail(picture, self._window) for picture in added])
+        return torch.from_numpy(fine).permute(0, 3, 1, 2).to(self._here)
 
     def score(self, model: nn.Module) -> float:
         """PSNR in dB with the best share."""
@@ -142,7 +146,7 @@ def learn_denoiser(
     def loss(rng: np.random.Generator) -> torch.Tensor:
         way, firsts = int(rng.integers(len(encoded.rows))), rng.choice(starts, fit.windows)
         hears = torch.from_numpy((rng.random(fit.windows) >= fit.silence).astype(np.float32)).to(here)
-        shots = encoded.rows[way].shots(firsts.tolist(), config.denoiser, hears)
+        shots = doubted(encoded.rows[way].shots(firsts.tolist(), config.denoiser, hears), fit.doubt)
         rows = firsts[:, None] + np.arange(config.denoiser.window)
         frames = rng.integers(1 << 30, size=rows.size).tolist()
         noise = noise_of(frames, shape, int(rng.integers(1 << 30)), flow).to(here).unflatten(0, rows.shape)
@@ -150,8 +154,10 @@ def learn_denoiser(
         share = torch.from_numpy((t / flow.start).astype(np.float32)).to(here).view(-1, 1, 1, 1, 1)
         truth = encoded.truths[way][torch.from_numpy(rows)]
         noised = (1 - flow.start) * shots.start + flow.start * noise
-        clean = model(share * noised + (1 - share) * truth, torch.from_numpy(t.astype(np.float32)).to(here), shots)
-        weight = encoded.weight[torch.from_numpy(rows)]
+        x, weight = share * noised + (1 - share) * truth, encoded.weight[torch.from_numpy(rows)]
+        by = tuple((2 * rng.integers(-fit.shift, fit.shift + 1, 2)).tolist())
+        x, truth, weight = (torch.roll(part, by, (-2, -1)) for part in (x, truth, weight))
+        clean = model(x, torch.from_numpy(t.astype(np.float32)).to(here), moved(shots, by))
         return torch.as_tensor(((clean - truth) ** 2 * weight).sum() / (weight.sum() * shape[0]))
 
     course = Course(DENOISER, fit.steps, fit.rate, fit.decay, fit.average, fit.check_every, fit.patience, fit.seed)
@@ -159,6 +165,18 @@ def learn_denoiser(
     training.run(loss, judge.score, progress)
     fill(model, out / f"{DENOISER}.safetensors")
     return model.eval(), training
+
+
+def doubted(shots: Shots, doubt: float) -> Shots:
+    """The shots with noise on what is told and heard."""
+    told, heard = (part + doubt * torch.randn_like(part) for part in (shots.told, shots.heard))
+    return replace(shots, told=told, heard=heard)
+
+
+def moved(shots: Shots, by: tuple[int, ...]) -> Shots:
+    """The shots with their pictures rolled by places (down, right)."""
+    start, planes, before = (torch.roll(part, by, (-2, -1)) for part in (shots.start, shots.planes, shots.before))
+    return replace(shots, start=start, planes=planes, before=before)
 
 
 def first_rows(lessons: Lessons, window: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -13,7 +13,7 @@ from deployments.contracts import Track
 from deployments.engines.emo.autoencoder import Autoencoder
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.flow import Rows, Take
-from deployments.engines.emo.scene import Scene, face_window, rim, runs_of, shown, told_of
+from deployments.engines.emo.scene import Scene, detail, face_window, rim, runs_of, shown, told_of
 from deployments.face.composite import match_rim
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.select import Choice, select_without_self
@@ -103,7 +103,8 @@ class Lessons:
             made = [scene.start(target, c.rows[row], c.weights[row]) for c in self.choices]
             shifts = [self._shift(row, face, choice) for choice in self.choices]
             starts.append([as_bytes(start.picture) for start in made])
-            truths.append([as_bytes(shown(view - shift, s.alpha)) for s, shift in zip(made, shifts, strict=True)])
+            lacking = [detail(s.alpha[..., None] * (view - shift - s.raw), window) for s, shift in zip(made, shifts, strict=True)]
+            truths.append([as_bytes(shown(s.raw + part, s.alpha)) for s, part in zip(made, lacking, strict=True)])
             planes.append([start.planes for start in made])
             alphas.append(made[0].alpha * fade)
         first, second, third = (np.ascontiguousarray(np.swapaxes(np.array(part), 0, 1)) for part in (starts, truths, planes))

@@ -23,6 +23,7 @@ MOTION = 11  # lip shape 8, head angles 3
 SPEEDS = 5  # buckets of the head's turning speed
 FOURIER = 8
 TOLD = 96
+DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, hidden: int, heads: int) -> None:
         super().__init__()
-        self.residual = Residual(channels, TOLD)
+        self.residual = Residual(channels, TOLD, DROPOUT)
         self.reference = Attention(channels, channels, heads)
         self.audio = Attention(channels, hidden, heads)
         self.time = Attention(channels, channels, heads)
@@ -136,7 +137,7 @@ class Denoiser(nn.Module):
         self.offset = nn.Parameter(torch.randn(2 * config.around + 1, coarse) * 0.02)
         self.order = nn.Parameter(torch.randn(config.before + config.window, coarse) * 0.02)
         self.enter = nn.Conv2d(4 * (2 * latent.channels + PLANES), fine, 3, padding=1)
-        self.first, self.last = Residual(fine, TOLD), Residual(fine, TOLD)
+        self.first, self.last = Residual(fine, TOLD, DROPOUT), Residual(fine, TOLD, DROPOUT)
         self.down, self.up = nn.Conv2d(fine, coarse, 3, 2, 1), nn.Conv2d(coarse, 4 * fine, 1)
         self.blocks = nn.ModuleList(Block(coarse, coarse, config.heads) for _ in range(2))
         self.leave = zeroed(nn.Conv2d(fine, 4 * latent.channels, 3, padding=1))
