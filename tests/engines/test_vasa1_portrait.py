@@ -15,14 +15,16 @@ from deployments.audio.tts import synthesize
 from deployments.contracts import Motion, Speech
 from deployments.engines.vasa1.config import FaceConfig
 from deployments.engines.vasa1.face import lids_of, poses_of
-from deployments.engines.vasa1.latents import DISTANCE, EYES, GAZE, Face, measure
+from deployments.engines.vasa1.latents import DISTANCE, EYES, GAZE, LATENT, Face, measure
 from deployments.engines.vasa1.portrait import PortraitOptions, face_motion, render_portrait
 from deployments.errors import OptionError
+from deployments.face.pose import canonical, stable_mean
 from deployments.face.track import track_image
 from deployments.portrait.controls import Controls
 from deployments.portrait.draw import STILL, PortraitRenderer, Pose, render_frames
 from deployments.portrait.film import fit_picture
 from deployments.portrait.model import PortraitModel
+from deployments.portrait.move import generic_mouth
 
 Floats = NDArray[np.float32]
 SHOWN = slice(22, 44, 7)
@@ -118,6 +120,20 @@ def test_the_photo_is_where_a_video_begins_and_its_face_lives_afterwards() -> No
         assert np.std([getattr(pose, name) for pose in poses[10:]], axis=0).max() > 1e-4, name
     turns = np.array([pose.rotation for pose in poses])
     assert np.abs(np.diff(turns, axis=0)).max() < 0.02
+
+
+@pytest.mark.parametrize("latent", [8, 9, 10])
+def test_the_head_turns_as_the_transformer_says(latent: int) -> None:
+    seen_angles = []
+    for amount in (-2.0, 2.0):
+        latents = np.zeros((30, LATENT), np.float32)
+        latents[:, latent] = amount
+        resting = Motion(np.repeat(generic_mouth().rest[None], 30, 0), np.ones(30, np.float32))
+        frame = still(poses_of(model(), resting, latents, Controls())[-1])
+        seen_angles.append(canonical(track_image(frame).landmarks, stable_mean(track_image(model().photo).landmarks)).angles()[0])
+    turned = seen_angles[1] - seen_angles[0]
+    assert turned[latent - 8] > 0.03
+    assert np.abs(turned).argmax() == latent - 8
 
 
 def test_lids_that_fall_low_blink_and_rest_before_the_next() -> None:

@@ -102,7 +102,7 @@ def placed(
 def head_of(smooth: Doubles, told: float, spread: Doubles, amount: Doubles, config: FaceConfig) -> tuple[Doubles, Doubles]:
     """Shift [T, 3] and log size of the head about its pivot, as [T, 4], and rotations [T, 3, 3].
 
-    The transformer says where the point between the eyes goes; a turn about the pivot takes it along already.
+    A photo stands less than a film shows: values bend towards the limits of the config, beyond which hair and neck tear.
     """
     from scipy.spatial.transform import Rotation
 
@@ -110,7 +110,7 @@ def head_of(smooth: Doubles, told: float, spread: Doubles, amount: Doubles, conf
     values[:, 5] -= told * spread[DISTANCE]
     limits = np.array([*config.turn, *config.shift, config.nearer])
     values = amount * limits * np.tanh(values / limits)
-    turns = Rotation.from_euler("zyx", values[:, [2, 0, 1]]).as_matrix()
+    turns = Rotation.from_euler("xyz", values[:, [1, 0, 2]]).as_matrix()
     if not values.any():
         turns = np.repeat(STILL[None], len(values), 0)
     shift = np.concatenate([values[:, 3:5], np.zeros((len(values), 1))], axis=1)
