@@ -41,7 +41,8 @@ class Bars:
         self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show a stage's state."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+        """Show a stage's state; what a stage tells of itself in brackets changes: "denoiser (loss 0.12)"."""
+        name = stage.partition(" (")[0]
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[name], completed=done, total=total, description=stage)
