@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from serve_app.executor import Executor
     from serve_app.media_store import MediaStore
     from serve_app.script import Value
+    from serve_app.templates import Templates
 
 Engine = Annotated[str, typer.Option("--engine", "-e", "--lip-sync-model", help="See `lipsync models`.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
@@ -30,6 +31,8 @@ Variables = Annotated[
 SlotMode = Annotated[
     SyncMode, typer.Option(help="Too much for a slot: silence refuses it (default), cut_off ends it with the slot.")
 ]
+
+Store = Annotated[str | None, typer.Option(help="Templates of a store (s3://…), or a server's; default: LIPSYNC_CACHE.")]
 
 template = typer.Typer(help="Filmed messages with slots: create, list, show, delete.", no_args_is_help=True)
 
@@ -107,33 +110,31 @@ def told_script(script: Path | None, transcript: str | None, auto: bool) -> Path
 
 
 @template.command("list")
-def show_all(debug: Debug = False) -> None:
+def show_all(store: Store = None, debug: Debug = False) -> None:
     """All templates."""
     from serve_app.cli import guarded, show
 
     def work() -> None:
         from deployments.settings import cache_folder
-        from serve_app.templates import Templates
+        from serve_app.templates import Templates, rows_of
 
-        rows = [
-            (t.name, f"{t.seconds:.1f} s", ", ".join(t.script.slots()), ", ".join(t.engines)) for t in Templates(cache_folder())
-        ]
+        here = () if store else Templates(cache_folder())
+        found = rows_of(shared(store)) if store else [(t.name, t.seconds, t.script, t.engines) for t in here]
+        rows = [(name, f"{s:.1f} s", ", ".join(script.slots()), ", ".join(engines)) for name, s, script, engines in found]
         show(("template", "length", "variables", "learned by"), rows)
 
     guarded(work, debug)
 
 
 @template.command("show")
-def show_one(name: str, debug: Debug = False) -> None:
+def show_one(name: str, store: Store = None, debug: Debug = False) -> None:
     """What a template says, and what it must be told."""
     from serve_app.cli import guarded, say
 
     def work() -> None:
-        from deployments.settings import cache_folder
         from serve_app.planner import describe
-        from serve_app.templates import Templates
 
-        found = Templates(cache_folder()).open(name)
+        found = templates_of(store, name).open(name)
         say(f"{found.name}  {found.clip}  {found.seconds:.1f} s, face {found.face}, learned by {', '.join(found.engines)}")
         for line in found.script.lines:
             say(f"{describe(line.segment):>16}  {line.text}")
@@ -147,15 +148,16 @@ def show_one(name: str, debug: Debug = False) -> None:
 
 
 @template.command("delete")
-def delete(name: str, debug: Debug = False) -> None:
+def delete(name: str, store: Store = None, debug: Debug = False) -> None:
     """Forget a template: its clip and its script."""
     from serve_app.cli import guarded, say
 
     def work() -> None:
-        from deployments.settings import cache_folder
-        from serve_app.templates import Templates
+        from serve_app.templates import ROOM
 
-        Templates(cache_folder()).delete(name)
+        templates_of(store, name).delete(name)
+        if store:
+            shared(store).delete_folder(f"{ROOM}/{name}")
         say(f"{name} is gone")
 
     guarded(work, debug)
@@ -172,9 +174,7 @@ def personalize(
     quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
     expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")] = 1.0,
     report: Annotated[Path | None, typer.Option(help="Folder of a quality report; default: none.")] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Where the template is: a store (s3://…), or a server's; default: LIPSYNC_CACHE.")
-    ] = None,
+    store: Store = None,
     workers: Workers = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -186,16 +186,13 @@ def personalize(
         from serve_app.personalize import Wanted
         from serve_app.personalize import personalize as run
         from serve_app.progress import Bars
-        from serve_app.templates import Templates, bring
 
         short = {"customer_name": customer_name, "destination": destination}
         pairs = [*(variables or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
         values = read_variables(pairs)
         wanted = Wanted(engine, sync_mode, quality, expression)
         with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
-            if store is not None:
-                bring(shared(store), name)
-            found = Templates(cache.folder).open(name)
+            found = templates_of(store, name).open(name)
             job = run(found, values, out, wanted, cache, executor, bars, report)
         kept = f", {job.copied} copied" if job.copied else ""
         say(f"{job.out}  {job.frames} frames, {job.patched} changed{kept}, {sum(job.seconds.values()):.1f} s")
@@ -220,6 +217,18 @@ def read_variables(pairs: list[str]) -> dict[str, Value]:
             raise OptionError(f"expected every variable once, got {name.strip()} again")
         values[name.strip()] = parse_value(name.strip(), words, Path.cwd())
     return values
+
+
+def templates_of(store: str | None, name: str) -> Templates:
+    """The templates of this machine, or of a store, with one of them brought here."""
+    from deployments.settings import cache_folder
+    from serve_app.templates import Templates, bring
+
+    if store is None:
+        return Templates(cache_folder())
+    there = shared(store)
+    bring(there, name)
+    return Templates(there.root)
 
 
 def send(folder: Path, store: str) -> None:

@@ -138,6 +138,17 @@ def bring(store: MediaStore, name: str) -> None:
         shutil.rmtree(kept, ignore_errors=True)
 
 
+def rows_of(store: MediaStore) -> list[tuple[str, float, Script, tuple[str, ...]]]:
+    """Name, seconds, script and engines of a store's templates; their clips stay there."""
+    found = []
+    for name in sorted({key.split("/")[1] for key, _ in store.keys(f"{ROOM}/")}):
+        with suppress(LipSyncError, ValueError, KeyError):
+            facts = json.loads(store.newest(f"{ROOM}/{name}/{FACTS}"))
+            script = parse_script(store.newest(f"{ROOM}/{name}/{SCRIPT}").decode(), SCRIPT)
+            found.append((name, float(facts["seconds"]), script, tuple(facts["engines"])))
+    return found
+
+
 def read_parts(clip: Path, script: Path | str) -> str:
     """The script (a file, or YAML) of a template that is to be; both are looked at. Raises InputError or OptionError."""
     check_input(clip, "video")

@@ -154,5 +154,12 @@ def test_a_template_that_was_replaced_is_the_new_one_everywhere(bucket: str, on:
     assert on("pod", app, *say, tmp_path / "new.mp4").exit_code == 0
     assert on("laptop", app, *say, tmp_path / "own.mp4").exit_code == 0
     assert (tmp_path / "old.mp4").read_bytes() != (tmp_path / "new.mp4").read_bytes() == (tmp_path / "own.mp4").read_bytes()
+    listed = on("desk", app, "template", "list", "--store", store).output
+    assert "trip" in listed and "customer_name" in listed
+    assert "Goodbye" in on("desk", app, "template", "show", "trip", "--store", store).output
+    assert on("desk", app, "template", "delete", "trip", "--store", store).exit_code == 0
+    for machine in ("desk", "pod", "laptop"):
+        gone = on(machine, app, *say, tmp_path / "none.mp4")
+        assert gone.exit_code == 2 and "expected a template" in gone.output, "deleted for everybody"
     other = on("pod", app, *say[:7], f"{bucket}/elsewhere", "-q", "-o", tmp_path / "none.mp4")
     assert other.exit_code == 2 and "expected a template" in other.output, "copies of one store are not those of another"
