@@ -382,3 +382,33 @@ def test_a_picture_is_told_how_to_look(idle: Any, speech_file: Path) -> None:
         models = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
         assert "gaze" in models["vasa1"]["picture_options"] and "gaze" not in models["vasa1"]["options"]
         assert not models["fake"]["picture_options"]
+
+
+def test_a_portrait_job_is_drawn_as_it_was_asked_for(tmp_path: Path) -> None:
+    import cv2
+    from skimage import data
+
+    from deployments.contracts import Span
+    from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+    from deployments.face.track import track_image
+    from deployments.media.decode import decode
+    from deployments.media.probe import probe
+
+    photo = np.ascontiguousarray(data.astronaut()[:256, 90:346])
+    picture = cv2.imencode(".png", photo[..., ::-1])[1].tobytes()
+    with kit.serving(tmp_path) as server, server.client() as client, server.worker():
+        body = {"model": "vasa1", "text": "Hello there.", "options": '{"distance": 1.2, "gaze": [0.2, 0]}'}
+        job = client.post("/v1/videos", data=body, files={"image": picture}).json()
+        for _ in range(600):
+            if client.get(f"/v1/videos/{job['id']}").json()["status"] in ("completed", "failed"):
+                break
+            time.sleep(0.1)
+        path = tmp_path / "out.mp4"
+        path.write_bytes(client.get(f"/v1/videos/{job['id']}/content").content)
+    last = list(decode(probe(path), Span(0, 20)))[-1].rgb()
+
+    def eyes(picture: np.ndarray) -> float:
+        points = track_image(picture).landmarks[0, :, :2]
+        return float(np.linalg.norm(points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]))
+
+    assert eyes(last) == pytest.approx(eyes(photo) / 1.2, rel=0.05)
