@@ -74,11 +74,11 @@ def white_of(view: Floats, inside: NDArray[np.bool_], centre: NDArray[np.float64
         mean = cv2.GaussianBlur(view * known[..., None], (0, 0), sigmaX=x, sigmaY=y) / np.maximum(amount, 1e-6)
         trust = np.clip(amount / 0.03, 0, 1)
         fill += (mean - fill) * trust
-    share = np.clip((RIM + 2 * SOFT_RIM - away) / SOFT_RIM, 0, 1)
+    disc = np.clip((RIM + 2 * SOFT_RIM - away) / SOFT_RIM, 0, 1)
     lashes = max(1, round(LASHES * radius))
     below = np.zeros_like(inside)
     below[lashes:] = inside[:-lashes]
-    share = cv2.GaussianBlur(share * (inside & below), (0, 0), max(0.4, 0.06 * radius))[..., None]
+    share = cv2.GaussianBlur(disc * (inside & below), (0, 0), max(0.4, 0.06 * radius))[..., None]
     return np.clip(np.rint(view + (fill - view) * share), 0, 255).astype(np.uint8)
 
 
@@ -98,8 +98,8 @@ def iris_of(view: Floats, inside: NDArray[np.bool_], centre: NDArray[np.float64]
         ring[:, k] = np.interp(np.arange(BINS), filled, total[filled] / count[filled])
     where = np.clip(away / (RIM + SOFT_RIM) * BINS - 0.5, 0, BINS - 1)
     typical = np.stack([np.interp(where, np.arange(BINS), ring[:, k]) for k in range(3)], axis=-1)
-    trust = cv2.erode(seen.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
-    trust = cv2.GaussianBlur(trust, (0, 0), max(0.4, 0.1 * radius))[..., None] * seen[..., None]
+    inner = cv2.erode(seen.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+    trust = cv2.GaussianBlur(inner, (0, 0), max(0.4, 0.1 * radius))[..., None] * seen[..., None]
     rgb = typical + (view - typical) * trust
     return np.concatenate([rgb * alpha[..., None], alpha[..., None]], axis=-1).astype(np.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,6 +16,7 @@ from deployments.errors import MediaError, NoFaceError, OptionError, SpeechError
 from deployments.face.landmarks import LEFT_EYE_OUTER, LOWER_INNER_LIP, RIGHT_EYE_OUTER, UPPER_INNER_LIP
 from deployments.face.track import track_image
 from deployments.motion.lip_space import LIP_JAW
+from deployments.portrait.controls import Controls
 from deployments.portrait.draw import PortraitRenderer, render_frames
 from deployments.portrait.model import PortraitModel, check_picture, fit_portrait
 from deployments.portrait.move import REST, displacements, frame_count
@@ -149,3 +151,17 @@ def test_options_teach() -> None:
         options_from({"smile": 1})
     with pytest.raises(OptionError, match=r"0\.\.2"):
         options_from({"head_motion": 5})
+
+
+def test_the_rules_engine_is_told_gaze_emotion_and_distance_too() -> None:
+    asked = Controls("surprised", (0.2, 0.0), 1.2)
+    options = PortraitOptions(head_motion=0.0, blink=0.0)
+    plain = frames_of(np.zeros(1), options)[0]
+    told = frames_of(np.zeros(1), replace(options, controls=asked))[0]
+    before, after = (track_image(frame).landmarks[0, :, :2] for frame in (plain, told))
+    eyes = [float(np.linalg.norm(p[LEFT_EYE_OUTER] - p[RIGHT_EYE_OUTER])) for p in (before, after)]
+    assert eyes[1] == pytest.approx(eyes[0] / 1.2, rel=0.04)
+    iris = [np.mean([(p[k] - (p[a] + p[b]) / 2)[0] for k, a, b in ((468, 33, 133), (473, 263, 362))]) for p in (before, after)]
+    assert iris[1] / eyes[1] > iris[0] / eyes[0] + 0.02
+    brows = [np.mean([(p[a] + p[b])[1] / 2 - p[k][1] for k, a, b in ((105, 33, 133), (334, 263, 362))]) for p in (before, after)]
+    assert brows[1] / eyes[1] > brows[0] / eyes[0] + 0.01

@@ -129,9 +129,9 @@ def lids_of(raw: Doubles, smooth: Doubles, config: FaceConfig, last: int = -1000
         if t - begun[-1] >= config.blink_gap:
             begun.append(int(t))
     for start in begun:
-        for t, closure in enumerate(BLINK, start):
-            if 0 <= t < len(out):
-                out[t] = max(out[t], closure)
+        for frame, closure in enumerate(BLINK, start):
+            if 0 <= frame < len(out):
+                out[frame] = max(out[frame], closure)
     return out, begun[-1]
 
 
