@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TOKEN = re.compile(r"\{\{[^{}]*\}\}|[\[\]]|[^\s\[\]{}]+|[{}]")
 SAID = re.compile(r"\|\s*said:\s*([^{}|]+?)\s*(?=\||\}\})")
 RATE = 16000
+LONGEST = 20_000  # letters: more than the search can take
 WORST = 1.6  # nats a step: right transcripts of real clips stay below 1.3, other sentences are above 1.6
 WEAK = 4.0  # nats a step of one word
 REACH = 0.08  # seconds that a cut may move into the word beside it
@@ -51,12 +52,16 @@ class Part:
 
 
 def parse_transcript(text: str) -> tuple[Part, ...]:
-    """Words in order. Raises OptionError for brackets and slots that do not close."""
+    """Words in order. Raises OptionError for brackets and slots that do not close, and for a book."""
+    if len(text) > LONGEST:
+        raise OptionError(
+            f"expected a transcript of at most {LONGEST} letters, got {len(text)}; give start and end of the segments"
+        )
     parts: list[Part] = []
     inside, number = False, -1
     for match in TOKEN.finditer(text):
         token = match[0]
-        glued = bool(parts) and text[: match.start()].endswith("}}")  # {{customer_name}}'s
+        glued = bool(parts) and text.endswith("}}", 0, match.start())  # {{customer_name}}'s
         if token in "[]":
             if (token == "[") == inside:
                 raise OptionError(f"expected [ and ] in turn around what is said anew, got a second {token} in {text[:60]!r}")

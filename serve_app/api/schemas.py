@@ -166,8 +166,11 @@ class TemplateRequest(_In):
     model: str | None = None
     video: MediaInput = Field(description=MEDIA)
     script: str | dict[str, Any] = Field(
-        description="YAML, or the same as an object",
-        examples=[{"segments": [{"start": 3.2, "end": 6, "text": "Hello {{customer_name}}"}]}],
+        description="YAML, or the same as an object: segments with times, or a transcript whose words are found in the clip",
+        examples=[
+            {"segments": [{"start": 3.2, "end": 6, "text": "Hello {{customer_name}}"}]},
+            {"transcript": "Hi, this is Anna. [Hello {{customer_name|said:friend}}, it is ready.] See you soon."},
+        ],
     )
     face: str = "largest"
     metadata: Metadata = Field(default_factory=dict, max_length=16)

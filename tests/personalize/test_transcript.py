@@ -89,6 +89,7 @@ def test_a_script_with_times_is_left_as_it_is(clip: Clip) -> None:
         ("Hello [] {{a}}", OptionError, "between"),
         ("Hello ]{{a}}", OptionError, "in turn"),
         ("Hello {{a}", OptionError, "lone"),
+        ("{{a}}" + "word " * 5000, OptionError, "at most 20000 letters"),
         ("Good morning {{name|said:Иван}} everybody", SpeechError, "Latin"),
         (SAYS.replace("John", "{{name|size:3}}"), OptionError, "customer_name"),
         (SAYS.replace("John", "{{name}}") + SAYS * 9, SpeechError, "more than is said"),
