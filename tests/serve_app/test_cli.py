@@ -10,7 +10,9 @@ import time
 import wave
 from pathlib import Path
 
+import cv2
 import pytest
+from skimage import data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +71,16 @@ def test_options_that_mean_nothing(words: tuple[str, ...], face_clip: Path, tmp_
     done = lipsync("sync", face_clip, *words, "-o", tmp_path / "out.mp4", cache=tmp_path / "cache")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--gaze", "0.2"), ("--gaze", "1,0"), ("--emotion", "bored"), ("--distance", "9"), ("--engine", "video_rewrite")],
+)
+def test_portrait_options_that_mean_nothing(words: tuple[str, str], tmp_path: Path) -> None:
+    picture, out = tmp_path / "me.png", tmp_path / "out.mp4"
+    cv2.imwrite(str(picture), data.astronaut()[..., ::-1])
+    check(lipsync("portrait", picture, "--text", "Hello", *words, "-o", out, cache=tmp_path / "cache"), 2, out)
 
 
 @pytest.mark.parametrize("place", ["nowhere/out.mp4", "folder.mp4", "input", "out.txt"])
