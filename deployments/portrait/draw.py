@@ -141,7 +141,7 @@ class PortraitRenderer:
             return np.asarray(
                 cv2.warpAffine(self._model.photo, matrix, (width, height), flags=flags, borderMode=border), np.float32
             )
-        return look(ball, matrix, matrix[:, :2] @ (pose.gaze * ball.width), width, height)
+        return look(ball, matrix, pose.gaze, width, height)
 
     def _draw_mouth(self, out: NDArray[np.uint8], target: NDArray[np.float64], jaw: NDArray[np.float64], pose: Pose) -> None:
         """The layers behind the lips, clipped by the inner-lip polygon."""

@@ -16,6 +16,7 @@ SOFT_RIM = 0.14  # radii in which it ends
 BINS = 24
 LASHES = 0.18  # radii below the upper lid where lashes darken the eye: they stay
 PAD = 0.35  # eye widths around an eye
+BENT, LAYERED = 0.05, 0.11  # eye widths: up to the first the photo's own eye is bent, from the second on it is drawn in layers
 
 Floats = NDArray[np.float32]
 
@@ -25,6 +26,9 @@ class Eyeball:
     """One eye of a photo in layers, in a box of the photo."""
 
     origin: tuple[int, int]  # photo pixel of the box's corner
+    view: NDArray[np.uint8]  # [h, w, 3] the photo
+    centre: NDArray[np.float64]  # [2] of the iris, in the box
+    radius: float  # of the iris, pixels
     white: NDArray[np.uint8]  # [h, w, 3] the photo, with the white of the eye where the iris was
     iris: Floats  # [h, w, 4] premultiplied RGB 0..255 and alpha, whole although lids hide parts of it
     width: float  # of the eye, pixels
@@ -44,9 +48,8 @@ def eyeballs(photo: NDArray[np.uint8], landmarks: Floats) -> dict[tuple[int, ...
         centre, *rim = landmarks[list(points), :2].astype(np.float64) - low
         radius = float(np.mean([np.linalg.norm(p - centre) for p in rim]))
         inside = opening(eye - low, view.shape)
-        found[ring] = Eyeball(
-            (int(low[0]), int(low[1])), white_of(view, inside, centre, radius), iris_of(view, inside, centre, radius), width
-        )
+        layers = white_of(view, inside, centre, radius), iris_of(view, inside, centre, radius)
+        found[ring] = Eyeball((int(low[0]), int(low[1])), view.astype(np.uint8), centre, radius, *layers, width)
     return found
 
 
@@ -104,12 +107,34 @@ def iris_of(view: Floats, inside: NDArray[np.bool_], centre: NDArray[np.float64]
     return np.concatenate([rgb * alpha[..., None], alpha[..., None]], axis=-1).astype(np.float32)
 
 
-def look(ball: Eyeball, matrix: NDArray[np.float64], shift: NDArray[np.float64], width: int, height: int) -> Floats:
-    """The eye [h, w, 3] with its iris moved by `shift` (output pixels); `matrix` [2, 3] takes photo pixels to the output."""
+def look(ball: Eyeball, matrix: NDArray[np.float64], gaze: NDArray[np.float64], width: int, height: int) -> Floats:
+    """The eye [h, w, 3] with its iris moved by `gaze` (eye widths); `matrix` [2, 3] takes photo pixels to the output."""
     placed = matrix.copy()
     placed[:, 2] += matrix[:, :2] @ np.array(ball.origin, np.float64)
+    shift = gaze * ball.width
+    share = float(np.clip((np.linalg.norm(gaze) - BENT) / (LAYERED - BENT), 0, 1))
+    if share == 0:
+        return bent(ball, placed, shift, width, height)
+    drawn = layered(ball, placed, shift, width, height)
+    return drawn if share == 1 else share * drawn + (1 - share) * bent(ball, placed, shift, width, height)
+
+
+def bent(ball: Eyeball, placed: NDArray[np.float64], shift: NDArray[np.float64], width: int, height: int) -> Floats:
+    """The photo's own eye, stretched beside the iris: as good as the photo, for looks that are close to its own."""
+    back = np.asarray(cv2.invertAffineTransform(placed), np.float64)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    where = np.stack([x, y, np.ones_like(x)], axis=-1) @ back.T
+    away = np.linalg.norm(where - (ball.centre + shift), axis=-1) / ball.radius
+    t = np.clip((2.3 - away) / 1.2, 0, 1)
+    where = (where - shift * (t * t * (3 - 2 * t))[..., None]).astype(np.float32)
+    seen = cv2.remap(ball.view, where[..., 0], where[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(seen, np.float32)
+
+
+def layered(ball: Eyeball, placed: NDArray[np.float64], shift: NDArray[np.float64], width: int, height: int) -> Floats:
+    """The iris as a sprite over the eye without one."""
     white = cv2.warpAffine(ball.white, placed, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     moved = placed.copy()
-    moved[:, 2] += shift
+    moved[:, 2] += placed[:, :2] @ shift
     iris = cv2.warpAffine(ball.iris, moved, (width, height), flags=cv2.INTER_LINEAR)
     return np.asarray(white * (1 - iris[..., 3:]) + iris[..., :3], np.float32)

@@ -91,6 +91,12 @@ def test_eyes_look_up_and_down() -> None:
     assert tracked[0] < tracked[1] - 0.01 and tracked[1] < tracked[2]
 
 
+def test_a_look_close_to_the_photos_own_keeps_its_eyes() -> None:
+    rest = Pose(np.zeros((57, 3)), 0.0, STILL, np.zeros(3))
+    ahead, nearly = (still(replace(rest, gaze=np.array([x, 0.0]))).astype(int) for x in (0.0, 0.001))
+    assert np.abs(nearly - ahead).max() < 12
+
+
 def test_a_head_farther_away_is_smaller_by_as_much() -> None:
     distances = np.array([0.85, 1.0, 1.15])
     sizes = [float(np.exp(seen(Controls(distance=d)).latents[DISTANCE])) for d in distances]
