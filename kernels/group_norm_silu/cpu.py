@@ -42,7 +42,7 @@ def _narrow(value: np.float32) -> np.uint16:
     """float32 as bfloat16, rounded to nearest even; NaN stays NaN."""
     bits = np.float32(value).view(np.uint32)
     rounded = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    return np.uint16(rounded) if value == value else np.uint16(0x7FC0)
+    return np.uint16(rounded) if not np.isnan(value) else np.uint16(0x7FC0)
 
 
 @compiled_fast

@@ -182,8 +182,9 @@ def norm_apply(
     there = (each < chunks)[:, None] & (group < groups)[None, :]
     one, two = tl.sum(tl.load(place, there, other=0.0), 0), tl.sum(tl.load(place + groups, there, other=0.0), 0)
     centre, scale = _moments(shift, one, two, rows.to(tl.float32) * width, eps)
-    tl.store(mean + sample * groups + group, centre, (group < groups) & (chunk == 0))
-    tl.store(rstd + sample * groups + group, scale, (group < groups) & (chunk == 0))
+    told = group + chunk * groups < groups  # by the first chunk only
+    tl.store(mean + sample * groups + group, centre, told)
+    tl.store(rstd + sample * groups + group, scale, told)
     out += sample * rows * channels
     first = chunk * span
     last = tl.minimum(first + span, rows)
@@ -213,8 +214,8 @@ def launch_forward(
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     mean, rstd = (torch.empty((batch, groups), dtype=torch.float32, device=x.device) for _ in range(2))
     if rows * width < one_pass:
-        sizes = (rows, groups, width, eps)
-        norm_once[(blocks, batch)](x, weight, bias, out, mean, rstd, *sizes, SILU=silu, **tile, num_warps=WARPS)
+        inputs = (x, weight, bias, out, mean, rstd, rows, groups, width, eps)
+        norm_once[(blocks, batch)](*inputs, SILU=silu, **tile, num_warps=WARPS)
         return out, mean, rstd
     span, chunks = chunks_of(rows, tile["ROWS"])
     partial = torch.empty((batch, chunks, 2, groups), dtype=torch.float32, device=x.device)
