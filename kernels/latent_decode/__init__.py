@@ -1,0 +1,92 @@
+"""A whole decoder of latent pictures on the fast parts: normalisations with SiLU, doublings folded into convolutions.
+
+Knows decoders by the names of their parts, the layout of diffusers' `AutoencoderKL`; imports no such package.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kernels.checks import DtypeError, KernelError, ShapeError
+from kernels.latent_decode.modules import FoldedUpsample, FusedNorm
+
+__all__ = ["LayoutError", "accelerate", "decode"]
+
+Decoder = TypeVar("Decoder", bound=nn.Module)
+PARTS = ("conv_in", "mid_block", "up_blocks", "conv_norm_out", "conv_out")
+
+
+class LayoutError(KernelError, TypeError):
+    """The decoder is built in another way than the one that is known."""
+
+
+def accelerate(decoder: Decoder) -> Decoder:
+    """A copy of the decoder for rendering, on the fast parts, channels last; the one given stays as it is.
+
+    `norm1`, `norm2` and `nonlinearity` of a residual block, `conv_norm_out` and `conv_act`, `group_norm` of an
+    attention and doublings with a 3x3 convolution in `upsamplers` are swapped; what looks otherwise is left alone. The
+    copy has the weights of now: after further training accelerate again.
+    """
+    missing = [name for name in PARTS if not hasattr(decoder, name)]
+    if missing:
+        raise LayoutError(
+            f"expected a decoder with {', '.join(PARTS)} as in diffusers' AutoencoderKL.decoder, "
+            f"{type(decoder).__name__} has no {', '.join(missing)}; hand over the decoder itself, or run it as it is"
+        )
+    fast = copy.deepcopy(decoder).eval().requires_grad_(False)
+    for part in list(fast.modules()):
+        _fuse_pairs(part)
+        upsamplers = getattr(part, "upsamplers", None)
+        if isinstance(upsamplers, nn.ModuleList):
+            part.upsamplers = nn.ModuleList(_folded(each) for each in upsamplers)
+    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotations lack it
+    return fast
+
+
+def decode(decoder: nn.Module, latents: Tensor, batch: int = 8) -> Tensor:
+    """Pictures of latents [B, C, h, w] by an accelerated (or any) decoder, `batch` at a time, without gradients."""
+    if latents.ndim != 4 or min(latents.shape) < 1:
+        raise ShapeError(f"latents: expected [B, C, h, w] with at least one of each, got {[*latents.shape]}; reshape them")
+    if batch < 1:
+        raise ShapeError(f"batch: expected at least 1, got {batch}")
+    weight = next(decoder.parameters(), None)
+    if weight is not None and weight.dtype != latents.dtype:
+        raise DtypeError(f"latents: expected {weight.dtype} like the decoder, got {latents.dtype}; convert them")
+    with torch.no_grad():
+        parts = latents.contiguous(memory_format=torch.channels_last).split(batch)
+        pictures = [decoder(part) for part in parts]
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+
+def _fuse_pairs(part: nn.Module) -> None:
+    """Swap the normalisations of one block, and its SiLU away where every use of it follows one of them."""
+    names = [("norm1", "norm2"), ("conv_norm_out",)]
+    for norms, silu in zip(names, ("nonlinearity", "conv_act"), strict=True):
+        every = [getattr(part, name, None) for name in norms]
+        found = [norm for norm in every if isinstance(norm, nn.GroupNorm)]
+        if len(found) < len(norms) or not isinstance(getattr(part, silu, None), nn.SiLU):
+            continue
+        if getattr(part, "time_emb_proj", None) is not None or getattr(part, "upsample", None) is not None:
+            continue  # the SiLU is applied to the time embedding, too; or something stands between norm and convolution
+        for name, norm in zip(norms, found, strict=True):
+            setattr(part, name, FusedNorm(norm, silu=True))
+        setattr(part, silu, nn.Identity())
+    alone = getattr(part, "group_norm", None)
+    if isinstance(alone, nn.GroupNorm):
+        part.group_norm = FusedNorm(alone, silu=False)
+
+
+def _folded(upsampler: nn.Module) -> nn.Module:
+    """The doubling with its convolution folded, or the module itself where it is anything else."""
+    conv = getattr(upsampler, "conv", None)
+    if not isinstance(conv, nn.Conv2d) or isinstance(conv, nn.ConvTranspose2d):
+        return upsampler
+    how = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
+    plain = getattr(upsampler, "norm", None) is None and getattr(upsampler, "interpolate", True)
+    if how != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") or not plain or getattr(upsampler, "use_conv_transpose", False):
+        return upsampler
+    return FoldedUpsample(conv)

@@ -1,0 +1,89 @@
+"""A whole latent decoder on the fast parts paints what it painted before, whatever the type of its numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.kernels.decoders import Decoder, make_decoder
+from kernels.checks import DtypeError, KernelError, ShapeError
+from kernels.latent_decode import LayoutError, accelerate, decode
+from kernels.latent_decode.modules import FoldedUpsample, FusedNorm
+
+
+def small() -> Decoder:
+    return make_decoder(latent=3, widths=(8, 12, 16), groups=4, layers=2)
+
+
+def latents(count: int = 3) -> torch.Tensor:
+    return torch.randn(count, 3, 5, 7, generator=torch.Generator().manual_seed(2))
+
+
+# share of the picture's spread by which a pixel may be off: twenty layers of rounding
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-4), (torch.bfloat16, 0.15), (torch.float16, 0.02)])
+def test_the_accelerated_decoder_paints_the_same_picture(dtype: torch.dtype, share: float) -> None:
+    decoder = small().to(dtype)
+    latent = latents().to(dtype)
+    with torch.no_grad():
+        wanted = small().to(dtype).double()(latent.double())  # what these weights mean, without rounding on the way
+        eager = decoder(latent).double() - wanted
+    found = decode(accelerate(decoder), latent)
+    assert found.dtype == dtype and found.shape == (3, 3, 20, 28)
+    away = found.double() - wanted
+    assert away.abs().max() <= share * wanted.std()
+    assert away.square().mean() <= 1.5**2 * eager.square().mean()  # not less true than eager
+
+
+def test_every_pair_is_swapped_and_the_original_is_not_touched() -> None:
+    decoder = small()
+    before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
+    fast = accelerate(decoder)
+    kinds = [type(part) for part in fast.modules()]
+    norms = sum(isinstance(part, nn.GroupNorm) for part in decoder.modules())
+    assert norms == 2 * 2 + 1 + 3 * 2 * 2 + 1 and kinds.count(FusedNorm) == norms
+    assert kinds.count(FoldedUpsample) == 2 and nn.GroupNorm not in kinds and nn.SiLU not in kinds
+    after = decoder.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    fast.conv_in.weight.zero_()
+    assert decoder.conv_in.weight.abs().max() > 0
+
+
+def test_what_is_built_otherwise_is_left_alone_and_still_right() -> None:
+    decoder = small()
+    decoder.up_blocks[0].upsamplers[0].conv = nn.Conv2d(16, 16, 5, padding=2)
+    decoder.up_blocks[1].upsamplers[0].conv.padding_mode = "reflect"
+    decoder.up_blocks[1].upsamplers[0].conv._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    decoder.mid_block.resnets[0].norm1 = nn.BatchNorm2d(16).eval()
+    decoder.mid_block.resnets[1].time_emb_proj = nn.Linear(1, 1)
+    decoder.conv_act = nn.Tanh()
+    fast = accelerate(decoder)
+    kinds = [type(part) for part in fast.modules()]
+    assert kinds.count(FoldedUpsample) == 0 and kinds.count(nn.GroupNorm) == 1 + 2 + 1
+    with torch.no_grad():
+        torch.testing.assert_close(decode(fast, latents()), decoder(latents()), atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_of_any_size_gives_the_same_frames() -> None:
+    fast = accelerate(small())
+    torch.testing.assert_close(decode(fast, latents(), batch=2), decode(fast, latents()), atol=1e-5, rtol=1e-5)
+
+
+def test_the_accelerated_decoder_compiles_in_one_piece() -> None:
+    fast = accelerate(small())
+    compiled = torch.compile(fast, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(decode(compiled, latents()), decode(fast, latents()), atol=1e-5, rtol=1e-5)
+
+
+def test_the_door_says_what_it_wants() -> None:
+    fast = accelerate(small())
+    with pytest.raises(LayoutError, match="Sequential has no conv_in"):
+        accelerate(nn.Sequential(nn.GroupNorm(2, 4), nn.SiLU()))
+    with pytest.raises(ShapeError, match=r"\[B, C, h, w\]"):
+        decode(fast, latents()[0])
+    with pytest.raises(ShapeError, match="batch"):
+        decode(fast, latents(), batch=0)
+    with pytest.raises(DtypeError, match="bfloat16"):
+        decode(fast, latents().bfloat16())
+    with pytest.raises(KernelError, match="this upsampler doubles"):
+        fast.up_blocks[0].upsamplers[0](latents(), output_size=(3, 3))
