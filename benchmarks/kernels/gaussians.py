@@ -3,7 +3,7 @@
 On a CPU the peer of the raster is eager torch; on a GPU the peer of the whole chain is gsplat (PyPI, compiled there).
 Where the two pictures differ by more than rounding allows, no times are printed for that scene and the exit code is 1.
 
-    python -m benchmarks.kernels.gaussians [--device cuda] [--full] [--tile 8] [--save FILE.json]
+    python -m benchmarks.kernels.gaussians [--device cuda] [--full] [--tile 8] [--save benchmarks/results/gaussians_cpu.json]
 
 Times are the best of several runs, per frame. On a CPU they are processor time of one thread, because other work on
 the machine would otherwise be counted; wall time stands beside it. The last line is JSON.
@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="all sizes, up to 150k Gaussians and 1080x1920")
     parser.add_argument("--tile", type=int, default=16, help="tile size on the GPU: 8 or 16")
     parser.add_argument("--seconds", type=float, default=4.0, help="time for each CPU measurement")
-    parser.add_argument("--save", type=Path, help="write the JSON here too")
+    parser.add_argument("--save", type=Path, help="the JSON; benchmarks/results/gaussians_DEVICE.json if not given")
     args = parser.parse_args()
     torch.set_num_threads(1)
     sizes = [(512, 512), (1920, 1080)] if args.full or args.device == "cuda" else [(512, 512)]
@@ -194,8 +194,8 @@ def main() -> int:
                     rows[name] = measure_cpu(count, height, width, args.seconds)
                 show(name, rows[name])
     report = json.dumps({"machine": machine(args.device), "tile": args.tile, "rows": rows})
-    if args.save:
-        args.save.write_text(report + "\n", encoding="utf-8")
+    place = args.save or Path(f"benchmarks/results/gaussians_{args.device}.json")
+    place.write_text(report + "\n", encoding="utf-8")
     print(report)
     return 0 if all(row["check"]["same"] for row in rows.values()) else 1
 
