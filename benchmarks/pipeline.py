@@ -1,9 +1,10 @@
 """The whole job on a long portrait clip: seconds per stage, real-time factor, memory.
 
 The template is played forwards and backwards until it is long enough (re-encoded once, not measured); the speech is
-repeated to the same length. First run: empty cache. Second run: other speech position, avatar and track cached.
+repeated to the same length. For each engine, first run: empty cache. Second run: other speech
+position, avatar and track cached. The JSON is written after each engine.
 
-    python -m benchmarks.pipeline CLIP SPEECH [--seconds 30] [--out benchmarks/results/pipeline.json]
+    python -m benchmarks.pipeline CLIP SPEECH [--engine NAME ...] [--seconds 30] [--out benchmarks/results/pipeline.json]
 
 Times are wall clock on whatever else the machine does; the load average is printed beside them.
 """
@@ -18,6 +19,7 @@ import tempfile
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,7 @@ from serve_app.executor import make_executor
 from serve_app.pipeline import run_sync
 from serve_app.request import SpeechSource, SyncRequest
 
+BASE = "video_rewrite"
 RATE = 16000
 WORKERS = 2
 
@@ -75,14 +78,16 @@ def pcm(samples: NDArray[np.float32]) -> bytes:
     return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
 
 
-def measure(clip: Clip, speech: Path, cache: Cache, out: Path) -> dict[str, object]:
+def measure(clip: Clip, speech: Path, engine: str, cache: Cache, out: Path) -> dict[str, object]:
     """One job without a report."""
     with make_executor(WORKERS) as executor:
-        job = run_sync(SyncRequest(clip.path, (SpeechSource(audio=speech),), out), cache, executor)
+        job = run_sync(SyncRequest(clip.path, (SpeechSource(audio=speech),), out, engine), cache, executor)
     total = sum(job.seconds.values())
     stages = {name: round(spent, 2) for name, spent in job.seconds.items()}
     factor = float(clip.duration) / total
-    return {"seconds": stages, "total": round(total, 2), "real_time": round(factor, 3), "load": os.getloadavg()[0]}
+    size = round(out.stat().st_size / 2**20, 1)
+    told = {"seconds": stages, "total": round(total, 2), "real_time": round(factor, 3), "megabytes": size}
+    return {**told, "load": os.getloadavg()[0]}
 
 
 def peak_megabytes() -> dict[str, float]:
@@ -96,28 +101,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("speech", type=Path)
+    parser.add_argument("--engine", action="append", help=f"default: {BASE}")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    result: dict[str, Any] = {"engines": {}}
+    if options.out is not None and options.out.is_file():
+        result = json.loads(options.out.read_text())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = long_template(options.clip, options.seconds, folder)
         speech = [long_speech(options.speech, float(clip.duration), shift, folder) for shift in (0.0, 1.0)]
-        cache = Cache(folder / "cache")
-        first = measure(clip, speech[0], cache, folder / "first.mp4")
-        second = measure(clip, speech[1], cache, folder / "second.mp4")
-    facts = {
-        "width": clip.width,
-        "height": clip.height,
-        "frames": clip.frames,
-        "seconds": float(clip.duration),
-        "workers": WORKERS,
-    }
-    result = {"clip": facts, "first_run": first, "avatar_cached": second, "peak_megabytes": peak_megabytes()}
-    for stage in ("first_run", "avatar_cached"):
-        print(stage, result[stage])
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        size = {"width": clip.width, "height": clip.height, "frames": clip.frames}
+        result["clip"] = {**size, "seconds": float(clip.duration), "workers": WORKERS}
+        for engine in options.engine or [BASE]:
+            cache, row = Cache(folder / engine), {}
+            for stage, sound in zip(("first_run", "avatar_cached"), speech, strict=True):
+                row[stage] = measure(clip, sound, engine, cache, folder / f"{engine}_{stage}.mp4")
+                print(engine, stage, row[stage], flush=True)
+            result["engines"][engine] = {**row, "peak_megabytes_so_far": peak_megabytes()}
+            if options.out is not None:
+                options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
 
 
