@@ -110,7 +110,7 @@ def norm_once(
     x += sample * rows * channels
     shift = tl.load(x + group * width, group < groups, other=0.0).to(tl.float32)
     one, two = _sums(x, shift, 0, rows, channels, channel, wanted, ROWS, GROUPS, WIDTH)
-    centre, scale = _moments(shift, one, two, (rows * width).to(tl.float32), eps)
+    centre, scale = _moments(shift, one, two, rows * 1.0 * width, eps)
     tl.store(mean + sample * groups + group, centre, group < groups)
     tl.store(rstd + sample * groups + group, scale, group < groups)
     out += sample * rows * channels
@@ -181,7 +181,7 @@ def norm_apply(
     place = partial + (sample * chunks + each[:, None]) * 2 * groups + group[None, :]
     there = (each < chunks)[:, None] & (group < groups)[None, :]
     one, two = tl.sum(tl.load(place, there, other=0.0), 0), tl.sum(tl.load(place + groups, there, other=0.0), 0)
-    centre, scale = _moments(shift, one, two, rows.to(tl.float32) * width, eps)
+    centre, scale = _moments(shift, one, two, rows * 1.0 * width, eps)
     told = group + chunk * groups < groups  # by the first chunk only
     tl.store(mean + sample * groups + group, centre, told)
     tl.store(rstd + sample * groups + group, scale, told)

@@ -119,7 +119,7 @@ def norm_backward_apply(
     centre = tl.load(mean + sample * groups + group, group < groups, other=0.0)
     scale = tl.load(rstd + sample * groups + group, group < groups, other=0.0)
     totals += sample * 2 * channels
-    count = rows.to(tl.float32) * width
+    count = rows * 1.0 * width  # a size of 1 comes as a constant, which has no .to()
     tilt = tl.sum(weights * tl.load(totals + channel, wanted, other=0.0), 1) / count
     level = tl.sum(weights * tl.load(totals + channels + channel, wanted, other=0.0), 1) / count
     x += sample * rows * channels

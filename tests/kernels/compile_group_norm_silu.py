@@ -28,8 +28,10 @@ PICTURES = ("x", "out", "grad", "dx")
 POINTERS = (*PICTURES, "weight", "bias", "mean", "rstd", "partial", "totals")
 
 
-def measure(kernel: Any, channels: int, picture: str) -> dict[str, int]:
-    constants = {"SILU": True, "CHUNKS": gpu.CHUNKS, **gpu.tile_of(channels, 32)}
+def measure(kernel: Any, channels: int, picture: str, ones: tuple[str, ...] = ()) -> dict[str, int]:
+    """`ones`: sizes of 1, which a launch turns into constants."""
+    groups = 1 if "groups" in ones else 32
+    constants = {"SILU": True, "CHUNKS": gpu.CHUNKS, **gpu.tile_of(channels, groups), **dict.fromkeys(ones, 1)}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     numbers = {name: picture if name in PICTURES else "*fp32" for name in POINTERS} | {"eps": "fp32"}
     types = {name: "constexpr" if name in constants else numbers.get(name, "i32") for name in kernel.arg_names}
@@ -51,4 +53,6 @@ def measure(kernel: Any, channels: int, picture: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    json.dump({name: measure(kernel, 128, "*bf16") for name, kernel in KERNELS.items()}, sys.stdout)
+    found = {name: measure(kernel, 128, "*bf16") for name, kernel in KERNELS.items()}
+    found["norm_once_of_ones"] = measure(KERNELS["norm_once"], 1, "*fp32", ("rows", "groups", "width"))
+    json.dump(found, sys.stdout)

@@ -157,10 +157,10 @@ def test_the_interpreted_kernels_are_the_reference_in_one_pass_and_in_two(tmp_pa
     np.savez(tmp_path / "in.npz", **arrays)
     run("interpret_group_norm_silu.py", str(tmp_path / "in.npz"), str(tmp_path / "out.npz"), TRITON_INTERPRET="1")
     with np.load(tmp_path / "out.npz") as found:
-        for case, (name, _, dtype) in cases.items():
+        for case, (name, way, dtype) in cases.items():
             wanted = truth(name, *scene(name, dtype))
             absolute, relative = TOLERANCE[dtype]
-            for part, want in zip(("out", "dx", "dweight", "dbias"), wanted, strict=True):
+            for part, want in list(zip(("out", "dx", "dweight", "dbias"), wanted, strict=True))[: 4 if way else 1]:
                 room = absolute * (3 * max(1.0, want.abs().max().item()) if part != "out" else 1)
                 have = found[f"{case}/{part}"].reshape(want.shape)
                 np.testing.assert_allclose(have, want.numpy(), atol=room, rtol=relative, err_msg=f"{case} {part}")
@@ -168,7 +168,14 @@ def test_the_interpreted_kernels_are_the_reference_in_one_pass_and_in_two(tmp_pa
 
 def test_they_compile_for_an_h100_without_stack_or_spills() -> None:
     # a tenth over what was measured
-    ceilings = {"norm_once": 80, "norm_sums": 68, "norm_apply": 64, "norm_backward_sums": 104, "norm_backward_apply": 80}
+    ceilings = {
+        "norm_once_of_ones": 80,
+        "norm_once": 80,
+        "norm_sums": 68,
+        "norm_apply": 64,
+        "norm_backward_sums": 104,
+        "norm_backward_apply": 80,
+    }
     found = json.loads(run("compile_group_norm_silu.py"))
     assert set(found) == set(ceilings)
     for name, figures in found.items():
