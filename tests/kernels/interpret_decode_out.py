@@ -1,0 +1,28 @@
+"""Runs the Triton kernel of decode_out in Triton's interpreter or compiles it for an H100; prints JSON.
+
+TRITON_INTERPRET=1 python interpret_decode_out.py IN.npz OUT.npz
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+
+def main() -> None:
+    from kernels.decode_out.gpu import launch_decode_out
+
+    empty = torch.empty
+    # bytes have no NaN: a pixel that is not written stays 77 and is found by the comparison
+    torch.empty = lambda *args, **kwargs: empty(*args, **kwargs).fill_(77)  # type: ignore[method-assign]
+    with np.load(sys.argv[1]) as file:
+        tensors = {name: torch.from_numpy(file[name]) for name in file}
+    scenes = sorted({name.split("/")[0] for name in tensors})
+    parts = ("x", "scale", "offset", "kernel", "shift")
+    np.savez(sys.argv[2], **{s: launch_decode_out(*(tensors[f"{s}/{p}"] for p in parts)).numpy() for s in scenes})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The last step of a decoder: the reference, the CPU path and the interpreted Triton kernel agree to one step of a byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.checks import DtypeError, GradientError, ShapeError
+from kernels.decode_out import decode_out, normalisation
+from kernels.decode_out.op import decode_out_op
+from kernels.decode_out.reference import decode_out_reference, pixels_reference
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENES = {"one": (1, 1, 1, 4, 2), "odd": (2, 3, 37, 40, 8), "thin": (1, 5, 2, 33, 3)}  # B, H, W, C, groups
+
+
+def scene(shape: tuple[int, ...]) -> tuple[Tensor, int, Tensor, Tensor, Tensor, Tensor]:
+    batch, height, width, channels, groups = shape
+    random = torch.Generator().manual_seed(0)
+    x = 2 * torch.randn(batch, height, width, channels, generator=random) + 1
+    weight, bias = (torch.randn(channels, generator=random) for _ in range(2))
+    kernel = torch.randn(3, channels, 3, 3, generator=random) / (3 * channels**0.5)
+    return x, groups, weight, bias, kernel, torch.randn(3, generator=random) / 4
+
+
+def close(found: Tensor, pixels: Tensor, tolerance: float) -> None:
+    """Bytes lie within half a step, and the tolerance, of the picture before it was rounded."""
+    assert found.dtype == torch.uint8 and found.shape == pixels.shape
+    assert (found.double() - pixels.double()).abs().max() <= 0.5 + tolerance
+
+
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_cpu_path_is_the_reference(name: str, dtype: torch.dtype) -> None:
+    x, groups, *rest = scene(SCENES[name])
+    x = x.to(dtype)  # the features are rounded before both; the arithmetic is float32 in every type
+    close(decode_out(x, groups, *rest), pixels_reference(x.double(), groups, *(t.double() for t in rest)), 1e-2)
+
+
+def test_the_reference_is_what_torch_normalises_and_rounds() -> None:
+    x, groups, weight, bias, kernel, shift = scene(SCENES["odd"])
+    y = torch.nn.functional.silu(torch.nn.functional.group_norm(x.permute(0, 3, 1, 2), groups, weight, bias))
+    picture = torch.nn.functional.conv2d(y, kernel, shift, padding=1).permute(0, 2, 3, 1).clamp(-1, 1)
+    close(decode_out_reference(x, groups, weight, bias, kernel, shift), (picture + 1) * 127.5, 1e-2)
+
+
+def test_the_door_says_what_it_wants() -> None:
+    x, groups, weight, bias, kernel, shift = scene(SCENES["odd"])
+    with pytest.raises(ShapeError, match="groups that divide"):
+        decode_out(x, 7, weight, bias, kernel, shift)
+    with pytest.raises(ShapeError, match="kernel: expected shape"):
+        decode_out(x, groups, weight, bias, kernel[:2], shift)
+    with pytest.raises(DtypeError, match="float32"):
+        decode_out(x.double(), groups, weight, bias, kernel, shift)
+    with pytest.raises(GradientError, match="reference"):
+        decode_out(x.requires_grad_(), groups, weight, bias, kernel, shift)
+
+
+def test_torch_accepts_the_registration() -> None:
+    x, groups, weight, bias, kernel, shift = scene(SCENES["odd"])
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    torch.library.opcheck(decode_out_op, (x, *normalisation(x, groups, weight, bias, 1e-5), kernel, shift), test_utils=checks)
+
+
+def run(program: str, *arguments: str, **variables: str) -> str:
+    pytest.importorskip("triton", reason="triton is not installed; pip install triton==3.9.0")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_DEFAULT_FP_FUSION": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, str(Path(__file__).with_name(program)), *arguments]
+    done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_interpreted_kernel_is_the_reference(tmp_path: Path) -> None:
+    scenes = {name: scene(shape) for name, shape in SCENES.items()}
+    arrays = {}
+    for name, (x, groups, weight, bias, kernel, shift) in scenes.items():
+        values = (x, *normalisation(x, groups, weight, bias, 1e-5), kernel, shift)
+        arrays |= {f"{name}/{k}": v.numpy() for k, v in zip(("x", "scale", "offset", "kernel", "shift"), values, strict=True)}
+    np.savez(tmp_path / "in.npz", **arrays)
+    run("interpret_decode_out.py", str(tmp_path / "in.npz"), str(tmp_path / "out.npz"), TRITON_INTERPRET="1")
+    with np.load(tmp_path / "out.npz") as found:
+        for name, inputs in scenes.items():
+            close(torch.from_numpy(found[name]), pixels_reference(*inputs), 1e-2)
+
+
+def test_it_compiles_for_an_h100_without_stack_or_spills() -> None:
+    found = json.loads(run("compile_decode_out.py"))
+    assert set(found) == {"*fp32", "*bf16"}
+    for features, figures in found.items():
+        assert figures["stack"] == figures["spills"] == 0, (features, figures)
+        assert figures["registers"] <= 128 and figures["shared"] <= 4096, (features, figures)
