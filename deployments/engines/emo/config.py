@@ -14,6 +14,7 @@ class WindowConfig:
     density: float = 96.0  # window pixels per eye distance; a face filmed smaller is not enlarged
     pixels: int = 9216  # of the window at most
     margin: float = 0.16  # eye distances around the lips: shadow under the lip, folds beside it
+    light: float = 0.06  # eye distances: what is coarser is light, which is matched and not generated
     colour_density: float = 48.0  # of the whole lower face, on which colours are matched while learning
 
 

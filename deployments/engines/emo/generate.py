@@ -53,7 +53,7 @@ class Generator:
         start, _ = self._start(row)
         pair = self._nets.code.decode(torch.stack([self._clean(row), start]))
         difference = (pair[0] - pair[1]).permute(1, 2, 0).cpu().numpy()
-        return 255 * self._fade * detail(difference, self._scene.window), self._matrix(row)
+        return 255 * self._fade * detail(difference, self._scene.window, self._config.window), self._matrix(row)
 
     def _clean(self, row: int) -> torch.Tensor:
         """Latent of a row: the windows that predict it, fused."""

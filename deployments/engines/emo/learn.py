@@ -116,7 +116,7 @@ class Judge:
         flow = self._config.flow
         clean = sample(model, self._shots, self._noise, flow.start, flow.steps)
         added = (self._code.decode(clean.flatten(0, 1)) - self._plain).permute(0, 2, 3, 1).cpu().numpy()
-        fine = np.stack([detail(picture, self._window) for picture in added])
+        fine = np.stack([detail(picture, self._window, self._config.window) for picture in added])
         return torch.from_numpy(fine).permute(0, 3, 1, 2).to(self._here)
 
     def score(self, model: nn.Module) -> float:

@@ -103,7 +103,10 @@ class Lessons:
             made = [scene.start(target, c.rows[row], c.weights[row]) for c in self.choices]
             shifts = [self._shift(row, face, choice) for choice in self.choices]
             starts.append([as_bytes(start.picture) for start in made])
-            lacking = [detail(s.alpha[..., None] * (view - shift - s.raw), window) for s, shift in zip(made, shifts, strict=True)]
+            lacking = [
+                detail(s.alpha[..., None] * (view - shift - s.raw), window, self.config.window)
+                for s, shift in zip(made, shifts, strict=True)
+            ]
             truths.append([as_bytes(shown(s.raw + part, s.alpha)) for s, part in zip(made, lacking, strict=True)])
             planes.append([start.planes for start in made])
             alphas.append(made[0].alpha * fade)

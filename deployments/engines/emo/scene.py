@@ -23,7 +23,6 @@ from kernels.mesh_warp import MeshRaster, rasterize
 
 GREY = 0.5
 RIM = 8  # window pixels over which the generated part fades to the window's border
-LIGHT = 0.06  # eye distances: what is coarser is light, and no mouth tells it
 SUBPIXEL = 4  # bits of a polygon's corners
 GUESS_LIMIT = 3.0  # spreads: a wild wish stays a mouth
 SPEEDS = ((0.0, 0.004), (0.006, 0.006), (0.015, 0.01), (0.03, 0.02), (0.06, 0.04))  # centre, radius: radians a frame
@@ -94,9 +93,9 @@ def rim(window: Window) -> Floats:
     return np.asarray(np.minimum.outer(*(smoothstep(side / np.float32(RIM)) for side in sides)), np.float32)
 
 
-def detail(difference: Floats, window: Window) -> Floats:
+def detail(difference: Floats, window: Window, config: WindowConfig) -> Floats:
     """A difference of pictures [H, W, 3] without what changes slowly over the face: light is matched, not generated."""
-    sigma = LIGHT * window.density
+    sigma = config.light * window.density
     return np.asarray(difference - cv2.GaussianBlur(difference, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
