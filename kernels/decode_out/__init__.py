@@ -13,6 +13,7 @@ from kernels.decode_out.op import decode_out_op
 
 __all__ = ["decode_out"]
 
+MOST_PICTURES = 65535  # programs along a GPU grid's last axis
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -26,14 +27,17 @@ def decode_out(x: Tensor, groups: int, weight: Tensor, bias: Tensor, kernel: Ten
         raise error(f"x: expected float32, bfloat16 or float16 [B, H, W, C], got {x.dtype} {[*x.shape]}; convert it")
     batch, height, width, channels = x.shape
     check_size(height, width)
-    if batch < 1 or groups < 1 or channels < 1 or channels % groups or not eps > 0:
-        raise ShapeError(f"expected a batch, groups that divide C and eps above 0, got {[*x.shape]}, {groups} groups, eps {eps}")
+    if not 1 <= batch <= MOST_PICTURES or groups < 1 or channels < 1 or channels % groups or not eps > 0:
+        raise ShapeError(
+            f"expected 1 to {MOST_PICTURES} pictures, groups that divide C and eps above 0, got {[*x.shape]}, {groups} groups, eps {eps}"
+        )
     sizes = {"C": channels}
     for name, tensor, shape in (("weight", weight, ("C",)), ("bias", bias, ("C",)), ("kernel", kernel, (3, "C", 3, 3))):
         check_shape(name, tensor, shape, sizes)
     check_shape("shift", shift, (3,), sizes)
     check_numbers(x.device, weight=weight, bias=bias, kernel=kernel, shift=shift)
-    check_no_gradient("the kernel writes bytes; train with kernels.decode_out.reference", x=x, kernel=kernel, weight=weight)
+    inputs = {"x": x, "weight": weight, "bias": bias, "kernel": kernel, "shift": shift}
+    check_no_gradient("the kernel writes bytes; train with kernels.decode_out.reference", **inputs)
     x = x.contiguous()
     scale, offset = normalisation(x, groups, weight, bias, eps)
     return decode_out_op(x, scale, offset, kernel.contiguous(), shift.contiguous())

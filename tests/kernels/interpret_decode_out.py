@@ -1,4 +1,4 @@
-"""Runs the Triton kernel of decode_out in Triton's interpreter or compiles it for an H100; prints JSON.
+"""Runs the Triton kernel of decode_out in Triton's interpreter and saves what it wrote, as `interpret_warp3d.py` does.
 
 TRITON_INTERPRET=1 python interpret_decode_out.py IN.npz OUT.npz
 """
