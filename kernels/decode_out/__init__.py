@@ -28,9 +28,8 @@ def decode_out(x: Tensor, groups: int, weight: Tensor, bias: Tensor, kernel: Ten
     batch, height, width, channels = x.shape
     check_size(height, width)
     if not 1 <= batch <= MOST_PICTURES or groups < 1 or channels < 1 or channels % groups or not eps > 0:
-        raise ShapeError(
-            f"expected 1 to {MOST_PICTURES} pictures, groups that divide C and eps above 0, got {[*x.shape]}, {groups} groups, eps {eps}"
-        )
+        wanted = f"1 to {MOST_PICTURES} pictures, groups that divide C and eps above 0"
+        raise ShapeError(f"expected {wanted}, got {[*x.shape]}, {groups} groups, eps {eps}")
     sizes = {"C": channels}
     for name, tensor, shape in (("weight", weight, ("C",)), ("bias", bias, ("C",)), ("kernel", kernel, (3, "C", 3, 3))):
         check_shape(name, tensor, shape, sizes)
