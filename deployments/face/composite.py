@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,9 @@ MIN_RING = 60.0  # weight (about pixels) below which the rim is too small to mea
 
 def two_band(blend: NDArray[np.float32], nearest: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
     """Low band of the blend, high band of `gain` parts nearest and 1 - gain parts blend; all [h, w, 3]."""
-    mix = gain * (nearest - blur(nearest)) + (1 - gain) * (blend - blur(blend))
-    return blur(blend) + mix
+    # low(b) + gain (n - low(n)) + (1 - gain) (b - low(b)), with the one blur that is left when it is sorted
+    apart = blend - nearest
+    return blend + gain * (blur(apart) - apart)
 
 
 def blur(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -28,17 +31,40 @@ def match_rim(rendered: NDArray[np.float32], frame: NDArray[np.float32], alpha: 
     The shift is a plane over x and y for each channel (weighted least squares on the rim), so a light that falls
     from one side is followed too.
     """
-    sparse = slice(None, None, RIM_STEP)
-    rim = (alpha * (1 - alpha))[sparse, sparse]
-    if rim.sum() * RIM_STEP**2 < MIN_RING:
-        return rendered
-    height, width = alpha.shape
-    x = np.arange(width, dtype=np.float32) / width - 0.5
-    y = np.arange(height, dtype=np.float32)[:, None] / height - 0.5
+    rim = rim_of(alpha)
+    shift = rim.shift(frame[rim.at] - rendered[rim.at])
+    x, y = across(alpha.shape)
+    return rendered + (shift[0] + x[:, None] * shift[1]) + (y[:, None] * shift[2])[:, None]
+
+
+@dataclass(frozen=True)
+class Rim:
+    """Pixels of a window where a mask is neither 0 nor 1, every `RIM_STEP`-th of them: there both pictures can be seen."""
+
+    at: tuple[NDArray[np.intp], NDArray[np.intp]]  # rows [P] and columns [P]
+    weight: NDArray[np.float32]  # [P]
+    shape: tuple[int, ...]
+
+    def shift(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The plane through differences [P, 3] at the rim: [3, 3], rows 1, x and y (-0.5 to 0.5), columns RGB."""
+        if self.weight.sum() * RIM_STEP**2 < MIN_RING:
+            return np.zeros((3, 3), np.float32)
+        x, y = across(self.shape)
+        terms = np.stack([np.ones(len(self.weight), np.float32), x[self.at[1]], y[self.at[0]]])
+        weighted = terms * self.weight
+        normal = weighted @ terms.T + 0.02 * self.weight.sum() * np.diag([0.0, 1.0, 1.0])
+        return np.asarray(np.linalg.solve(normal, weighted @ difference), np.float32)
+
+
+def rim_of(alpha: NDArray[np.float32]) -> Rim:
+    """The rim of a mask [h, w]."""
+    some = alpha[::RIM_STEP, ::RIM_STEP]
+    rim = some * (1 - some)
     rows, columns = np.nonzero(rim > 0.01)
-    w = rim[rows, columns][:, None]
-    terms = np.stack([np.ones(len(rows), np.float32), x[sparse][columns], y[sparse, 0][rows]], axis=1)
-    difference = (frame[sparse, sparse] - rendered[sparse, sparse])[rows, columns]
-    normal = terms.T @ (w * terms) + 0.02 * w.sum() * np.diag([0.0, 1.0, 1.0])
-    plane = np.linalg.solve(normal, terms.T @ (w * difference)).astype(np.float32)
-    return rendered + (plane[0] + x[None, :, None] * plane[1] + y[:, :, None] * plane[2])
+    return Rim((rows * RIM_STEP, columns * RIM_STEP), rim[rows, columns], alpha.shape)
+
+
+def across(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """x [w] and y [h] from -0.5 to 0.5."""
+    height, width = shape[:2]
+    return np.arange(width, dtype=np.float32) / width - 0.5, np.arange(height, dtype=np.float32) / height - 0.5

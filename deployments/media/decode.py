@@ -42,6 +42,7 @@ class YuvPicture:
         self._turns = clip.rotation // 90
         self._owned = False
         self._rgb: NDArray[np.uint8] | None = None
+        self._seen: tuple[tuple[int, int, int, int], NDArray[np.uint8]] | None = None
 
     def frame(self) -> av.VideoFrame:
         """The stored frame with all patches in it."""
@@ -58,7 +59,13 @@ class YuvPicture:
         return self._clip.height, self._clip.width
 
     def window(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """The part [height, width, 3] of `rgb()` at (x, y), which must lie inside the picture."""
+        """The part [height, width, 3] of `rgb()` at (x, y), which must lie inside the picture; read only."""
+        box = (x, y, width, height)
+        if self._seen is None or self._seen[0] != box:  # a patch is mostly pasted where an engine has just looked
+            self._seen = box, self._window(*box)
+        return self._seen[1]
+
+    def _window(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         if self._rgb is not None or self._frame.width % 2 or self._frame.height % 2:  # odd sizes are converted otherwise
             return self.rgb()[y : y + height, x : x + width]
         left, top = self._stored_corner(x, y, width, height)
@@ -97,12 +104,13 @@ class YuvPicture:
         height, width = patch.alpha.shape
         if height == 0 or width == 0:
             return
-        here = self.window(patch.x, patch.y, width, height).astype(np.float32)
-        difference = cv2.transform(patch.rgb - here, self._rule.difference_matrix()) * patch.alpha[..., None]
+        here = self.window(patch.x, patch.y, width, height)
+        colours = cv2.subtract(patch.rgb, here, dtype=cv2.CV_32F)
+        difference = cv2.transform(colours, self._rule.difference_matrix()) * patch.alpha[..., None]
         x, y = self._stored_corner(patch.x, patch.y, width, height)
         self._own()
-        self._add(np.ascontiguousarray(np.rot90(difference, -self._turns)), x, y)
-        self._rgb = None
+        self._add(np.rot90(difference, -self._turns), x, y)
+        self._rgb = self._seen = None
 
     def _stored_corner(self, x: int, y: int, width: int, height: int) -> tuple[int, int]:
         """Top left corner, in the stored frame, of an upright box."""
@@ -123,7 +131,7 @@ class YuvPicture:
             values = plane_array(plane, self._rule.depth)
             step_x = -(-self._frame.width // plane.width) if k else 1
             step_y = -(-self._frame.height // plane.height) if k else 1
-            delta, px, py = block_mean(difference[..., k], x, y, step_x, step_y)
+            delta, px, py = block_mean(np.ascontiguousarray(difference[..., k]), x, y, step_x, step_y)
             delta = delta[: values.shape[0] - py, : values.shape[1] - px]
             add_rounded(values[py : py + delta.shape[0], px : px + delta.shape[1]], delta, 2**self._rule.depth - 1)
 
@@ -161,7 +169,7 @@ def block_mean(values: NDArray[np.float32], x: int, y: int, step_x: int, step_y:
         return values, x, y
     height, width = values.shape
     pad = ((y % step_y, -(y + height) % step_y), (x % step_x, -(x + width) % step_x))
-    padded = np.pad(values, pad)
+    padded = np.pad(values, pad) if any(map(any, pad)) else values
     size = (padded.shape[1] // step_x, padded.shape[0] // step_y)
     return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), np.float32), x // step_x, y // step_y
 

@@ -17,6 +17,9 @@ FEATHER = 0.03  # eye distances: sigma of the blur of mask and movement
 BELOW_JAW = 0.06  # eye distances below the jaw that may change: twice the feather, so that the jaw itself shows whole
 EVEN = 2  # windows start on even pixels, where chroma samples lie
 SMALLEST = 8  # pixels a side
+LEAST_SIGMA = 0.8  # pixels
+FINE = 2.0  # sigma of the blur, in points, that the points of a smooth field carry
+SUBPIXEL = 4  # binary digits of a polygon's corners
 STILL = 0.1  # pixels: what moves less is as it was filmed
 
 Floats = NDArray[np.float32]
@@ -46,7 +49,7 @@ def place(bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...]) -> 
     x0, y0, x1, y1 = box
     raster = rasterize(bank.mesh.triangles, target, y1 - y0, x1 - x0, (x0, y0))
     alpha = soft_mask(bank, raster, target - np.array([x0, y0], np.float32))
-    way = smooth(raster.values(filmed - target, fill=0.0), target)
+    way = smooth(raster, filmed - target, target)
     rows, columns = shown(np.maximum(alpha, longest(way) > STILL))
     return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns], way[rows, columns])
 
@@ -61,18 +64,27 @@ def soft_mask(bank: Bank, raster: MeshRaster, target: Floats) -> Floats:
     jaw = target[JAW,]
     outward = jaw - jaw.mean(0)
     outward *= 1 + BELOW_JAW * unit / np.maximum(np.hypot(*outward.T), 1e-3)[:, None]
-    face = np.zeros(raster.index.shape, np.uint8)
-    cv2.fillConvexPoly(face, cv2.convexHull(np.rint(jaw.mean(0) + outward).astype(np.int32)), 1)
-    mask = raster.values(bank.mesh.alpha[:, None], fill=0.0)[..., 0] * face
-    mask = smooth(mask, target)
+    mask = smooth(raster, bank.mesh.alpha[:, None], target, cv2.convexHull(jaw.mean(0) + outward))
     mask[(raster.index < 0) | (mask < 1 / 255)] = 0
     return mask
 
 
-def smooth(field: Floats, target: Floats) -> Floats:
-    """A field [h, w] or [h, w, 2], blurred in proportion to the face: where a turned cheek folds its triangles over one
-    another, what is filmed there would be torn."""
-    return np.asarray(cv2.GaussianBlur(field, (0, 0), max(0.8, FEATHER * eye_distance(target))), np.float32)
+def smooth(raster: MeshRaster, corners: Floats, target: Floats, inside: Floats | None = None) -> Floats:
+    """Corner values [U, C] over the raster [h, w, C] (C = 1: [h, w]), 0 outside it and outside the convex polygon `inside`
+    [P, 1, 2], blurred in proportion to the face: where a turned cheek folds its triangles over one another, what is
+    filmed there would be torn."""
+    sigma = max(LEAST_SIGMA, FEATHER * eye_distance(target))
+    # a field this smooth needs no more points than the blur leaves
+    step = max(1, int(sigma / FINE))
+    height, width = raster.index.shape
+    sparse = raster.window(slice(0, height, step), slice(0, width, step)) if step > 1 else raster
+    field = sparse.values(corners, fill=0.0)
+    if inside is not None:
+        kept = np.zeros(field.shape[:2], np.uint8)
+        cv2.fillConvexPoly(kept, np.rint(inside / step * 2**SUBPIXEL).astype(np.int32), 1, shift=SUBPIXEL)
+        field *= kept[..., None]
+    field = cv2.GaussianBlur(field, (0, 0), sigma / step)
+    return np.asarray(enlarge(field, width, height, step) if step > 1 else field, np.float32)
 
 
 def eye_distance(target: Floats) -> float:
@@ -120,14 +132,15 @@ def blend(bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: NDAr
     return weights[0] * nearest + enlarge(others, width, height), nearest
 
 
-def enlarge(half: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """A picture of every second pixel at full size; sample (i, j) stays at pixel (2i, 2j)."""
-    matrix = np.array([[0.5, 0, 0], [0, 0.5, 0]])
+def enlarge(small: NDArray[np.float32], width: int, height: int, step: int = 2) -> NDArray[np.float32]:
+    """A picture of every `step`-th pixel at full size; sample (i, j) stays at pixel (step i, step j)."""
+    matrix = np.array([[1 / step, 0, 0], [0, 1 / step, 0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(half, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(small, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def warp(bank: Bank, raster: MeshRaster, row: int, interpolation: int) -> NDArray[np.float32]:
     """A bank picture seen through the target mesh [h, w, 3] float32; pixels outside the mesh mean nothing."""
     source = raster.values(bank.vertices[row], fill=0.0)
-    return cv2.remap(bank.pictures[row], source, None, interpolation, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    picture = bank.pictures[row].astype(np.float32)  # OpenCV reads floats faster than bytes
+    return np.asarray(cv2.remap(picture, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE), np.float32)
