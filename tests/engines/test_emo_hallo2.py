@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from deployments.engines.emo.hallo2.attention import Context
 from deployments.engines.emo.hallo2.config import Hallo2Config
-from deployments.engines.emo.hallo2.net import Hallo2, load_hallo2
+from deployments.engines.emo.hallo2.net import Hallo2
+from deployments.engines.emo.hallo2.weights import load, same
 from deployments.errors import WeightsError
 
 TINY = Hallo2Config(
@@ -104,7 +105,7 @@ def test_frames_that_do_not_look_at_the_reference_do_not_change_with_it(net: Hal
 
 def test_what_was_saved_is_loaded(net: Hallo2, tmp_path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, tmp_path / "net.safetensors")
-    loaded = load_hallo2(tmp_path / "net.safetensors", TINY)
+    loaded = load(lambda: Hallo2(TINY), tmp_path / "net.safetensors", same, torch.float32)
     for one, other in zip(loaded.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -117,7 +118,7 @@ def test_another_checkpoint_is_refused_with_its_keys(net: Hallo2, tmp_path: Path
     tensors["audioproj.proj3.bias"] = torch.zeros(5)
     save_file(tensors, path)
     with pytest.raises(WeightsError) as caught:
-        load_hallo2(path, TINY)
+        load(lambda: Hallo2(TINY), path, same, torch.float32)
     for word in ("1 missing: imageproj.norm.weight", "1 unknown: module.ghost", "1 of another shape: audioproj.proj3.bias"):
         assert word in str(caught.value)
 
@@ -125,4 +126,4 @@ def test_another_checkpoint_is_refused_with_its_keys(net: Hallo2, tmp_path: Path
 def test_a_pickle_is_refused(net: Hallo2, tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "net.pth")
     with pytest.raises(WeightsError, match="expected a safetensors file"):
-        load_hallo2(tmp_path / "net.pth", TINY)
+        load(lambda: Hallo2(TINY), tmp_path / "net.pth", same, torch.float32)

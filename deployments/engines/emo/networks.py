@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,15 +54,23 @@ def fill(network: nn.Module, path: Path) -> None:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"expected a safetensors file at {path}, got: {error}; fit the avatar again") from error
-    wanted = network.state_dict()
+    told = other_keys({name: t.shape for name, t in network.state_dict().items()}, {name: t.shape for name, t in found.items()})
+    if told:
+        raise WeightsError(f"expected the weights of {type(network).__name__} in {path}, got {told}; fit the avatar again")
+    network.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+
+
+def other_keys(wanted: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> str:
+    """What is missing, unknown or of another shape, with the keys; empty where two lists of shapes agree."""
     faults = {
         "missing": sorted(wanted.keys() - found.keys()),
         "unknown": sorted(found.keys() - wanted.keys()),
-        "of another shape": sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape),
+        "of another shape": sorted(k for k in wanted.keys() & found.keys() if list(wanted[k]) != list(found[k])),
     }
-    told = [f"{len(keys)} {what}: {', '.join(keys[:LISTED])}" for what, keys in faults.items() if keys]
-    if told:
-        raise WeightsError(
-            f"expected the weights of {type(network).__name__} in {path}, got {'; '.join(told)}; fit the avatar again"
-        )
-    network.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+    return "; ".join(f"{len(keys)} {what}: {listed(keys)}" for what, keys in faults.items() if keys)
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first keys of a list."""
+    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+    return ", ".join(keys[:LISTED]) + more

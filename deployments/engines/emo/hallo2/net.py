@@ -1,9 +1,8 @@
-"""All five networks of the checkpoint, and strict loading: safetensors with exactly these keys, or nothing."""
+"""All five networks of the checkpoint; `weights` fills them."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,7 +10,6 @@ from torch.nn import functional
 
 from deployments.engines.emo.hallo2.config import Hallo2Config
 from deployments.engines.emo.hallo2.unet import UNet
-from deployments.engines.emo.networks import fill
 
 
 class FaceLocator(nn.Module):
@@ -69,14 +67,3 @@ class Hallo2(nn.Module):
         config = config or Hallo2Config()
         self.reference_unet, self.denoising_unet = UNet(config, moves=False), UNet(config, moves=True)
         self.face_locator, self.imageproj, self.audioproj = FaceLocator(config), FaceTokens(config), AudioTokens(config)
-
-
-def load_hallo2(path: Path, config: Hallo2Config | None = None) -> Hallo2:
-    """The networks with the weights of a safetensors file.
-
-    Raises WeightsError for a pickle, a missing or unknown key or another shape, with the list of keys. The public
-    `net.pth` is a pickle: convert it once, where you trust it, to safetensors.
-    """
-    net = Hallo2(config)
-    fill(net, path)
-    return net.eval()
