@@ -5,7 +5,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
+from deployments.engines.live import LiveTask
 from deployments.engines.registry import ENGINES, get_engine
 from deployments.engines.replica import EngineReplica, device_memory
 from deployments.engines.scaling import ReplicaSettings
@@ -25,7 +26,7 @@ from serve_app.api.services import EngineState, Services
 from serve_app.config import Secrets
 from serve_app.jobs.store import open_jobs
 from serve_app.media_store import MediaStore
-from serve_app.router import SLOTS, Replicas, Router
+from serve_app.router import SLOTS, LiveReplicas, Replicas, Router
 from serve_app.service.args import ServeArgs
 from serve_app.service.log import log, set_up_logs
 
@@ -58,7 +59,8 @@ def build(args: ServeArgs) -> Application:
         graceful_shutdown_timeout_s=ROUTER_SHUTDOWN_SECONDS,
         logging_config=SERVE_LOGS,
     )
-    return api.bind(args, open_store, router.bind(args, open_store, engines))
+    spoken = {name: engine for name, engine in engines.items() if ENGINES[name].live}
+    return api.bind(args, open_store, router.bind(args, open_store, engines), spoken)
 
 
 def _open_store(url: str, mirror: str, options: dict[str, Any]) -> MediaStore:
@@ -97,7 +99,12 @@ def deployment(cls: type) -> Deployment:
 
 
 class ServedEngine(EngineReplica):
-    """A replica that also tells how much memory of its GPU it holds."""
+    """A replica that also tells how much memory of its GPU it holds, and speaks sound from another process."""
+
+    async def live(self, task: LiveTask, desk: Any, stream: str) -> AsyncIterator[Any]:
+        """A live portrait of the sound that comes to an actor."""
+        async for event in self.speak(task, lambda: desk.take.remote(stream)):
+            yield event
 
     def gpu_bytes(self) -> int:
         """Memory of the GPU that this process reserved; 0 without a GPU."""
@@ -107,7 +114,13 @@ class ServedEngine(EngineReplica):
 class Ingress:
     """Deployment: the HTTP API. Reads and writes the table and the store; never renders."""
 
-    def __init__(self, args: ServeArgs, open_store: Callable[[], MediaStore], router: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        args: ServeArgs,
+        open_store: Callable[[], MediaStore],
+        router: DeploymentHandle[Any],
+        spoken: dict[str, DeploymentHandle[Any]],
+    ) -> None:
         set_up_logs(args.log_level)
         enable()
         self._args, self._router = args, router
@@ -119,6 +132,7 @@ class Ingress:
             settings=args.api,
             engines=self._engine_states,
             ready=self._ready,
+            live=LiveReplicas(spoken) if spoken else None,
         )
         threading.Thread(target=self._look_often, daemon=True).start()
         log.info("api_started", pid=os.getpid())

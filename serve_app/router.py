@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]
 
 from deployments.contracts import Progress
+from deployments.engines.live import LiveTask
+from deployments.errors import RenderError
 from deployments.wire import bring, give, key_of, pack, reads, unpack
 from deployments.worker import ChunkTask, FitTask
 from serve_app.callbacks import CallbackSender
@@ -28,6 +30,7 @@ from serve_app.config import Secrets
 from serve_app.executor import Executor, OnTick, Tick
 from serve_app.jobs.records import Job
 from serve_app.jobs.store import JobStore, open_jobs
+from serve_app.live import SoundDesk, Take, carry
 from serve_app.media_store import MediaStore
 from serve_app.service.args import ServeArgs
 from serve_app.service.dispatcher import Dispatcher, DispatchSettings
@@ -304,6 +307,36 @@ class Router:
             self._dispatcher.stop()
             self._housekeeping.stop()
             log.info("router_stopped", seconds=round(time.monotonic() - started, 3))
+
+
+class LiveReplicas:
+    """Live portraits at engines' replicas, for the API process that its callers are connected to."""
+
+    def __init__(self, engines: dict[str, Handle]) -> None:
+        self._engines = engines
+        self._desk: Any = None
+
+    async def __call__(self, task: LiveTask, take: Take) -> AsyncGenerator[tuple[Any, ...], None]:
+        """See `serve_app.live.Live`. The sound goes by an actor: a call to a replica takes no stream along."""
+        if self._desk is None:
+            self._desk = ray.remote(SoundDesk).options(num_cpus=0, max_concurrency=1000).remote()
+        desk, stream = self._desk, uuid.uuid4().hex
+        carrying: asyncio.Task[None] | None = None
+        response: Any = self._engines[task.engine].options(stream=True).live.remote(task, desk, stream)
+        try:
+            async for event in response:
+                if carrying is None and event[0] == "live":  # before, the replica may still say that it speaks for another
+                    carrying = asyncio.create_task(carry(take, lambda piece: desk.put.remote(stream, piece)))
+                yield event
+        except LOST as error:
+            yield ("error", RenderError(f"{task.engine}: the replica that spoke is gone: {error}"))
+        except (asyncio.CancelledError, GeneratorExit):
+            response.cancel()
+            raise
+        finally:
+            if carrying is not None:
+                carrying.cancel()
+            desk.drop.remote(stream)
 
 
 def live_replicas() -> dict[str, int]:

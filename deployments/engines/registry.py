@@ -20,6 +20,7 @@ class Entry:
     about: str
     takes: Literal["video", "image"] = "video"
     pictures: bool = False  # moves still pictures, too, as `lipsync portrait --engine NAME`
+    live: bool = False  # moves them while the sound is still coming: its module `stream`
 
 
 ENGINES: dict[str, Entry] = {
@@ -33,6 +34,7 @@ ENGINES: dict[str, Entry] = {
         "Vasa1",
         "after VASA-1: generated motion, drawn by a decoder that learns this person's mouth within minutes",
         pictures=True,
+        live=True,
     ),
     "gaussian_splatting": Entry(
         "deployments.engines.gaussian_splatting.engine",

@@ -7,21 +7,26 @@ so the device is never idle between chunks.
 from __future__ import annotations
 
 import asyncio
+import queue
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from deployments.engines.live import LiveTask, run_live
 from deployments.engines.registry import get_engine
 from deployments.errors import Cancelled, LipSyncError, RenderError
 from deployments.wire import Store, bring, give, pack, unpack
 from deployments.worker import fit_engine, render_chunk
 
 Event = tuple[Any, ...]
-"""("tick", frames) | ("progress", stage, done, total) | ("done", result) | ("error", LipSyncError)."""
+"""("tick", frames) | ("progress", stage, done, total) | ("done", result) | ("error", LipSyncError); of a live portrait
+("live", Started | Piece) | ("busy",) instead of the first two."""
+Take = Callable[[], Awaitable[bytes | None]]
+"""Waits for more sound; None: it has ended."""
 
 TICK_SECONDS = 0.2  # events are batched: a message costs milliseconds, a frame may cost less
 STUCK_SECONDS = 600.0  # a chunk without a single frame for so long will not come
@@ -34,6 +39,7 @@ class EngineReplica:
         self._engine = engine
         self._store = open_store()
         self._lock = asyncio.Lock()
+        self._speaking = asyncio.Lock()
         self._busy_since: float | None = None
         warm_up(engine)
 
@@ -77,6 +83,36 @@ class EngineReplica:
         except Exception as error:  # noqa: BLE001 an engine may raise anything; the caller gets it typed
             line.end(("error", RenderError(f"{self._engine}: {type(error).__name__}: {error}")))
 
+    async def speak(self, task: LiveTask, take: Take) -> AsyncIterator[Event]:
+        """A live portrait. One at a time, beside whatever renders: a chunk that must wait for it would wait for minutes."""
+        if self._speaking.locked():
+            yield ("busy",)
+            return
+        line, sound = _Line(asyncio.get_running_loop()), queue.SimpleQueue[bytes | Exception | None]()
+        async with self._speaking:
+            feeding = asyncio.create_task(_feed(take, sound))
+            thread = asyncio.get_running_loop().run_in_executor(None, self._speak, task, sound, line)
+            try:
+                last = ""
+                while last not in ("done", "error"):
+                    event = await line.events.get()
+                    last = event[0]
+                    yield event
+            finally:
+                line.stop.set()
+                feeding.cancel()
+                await asyncio.shield(thread)
+
+    def _speak(self, task: LiveTask, sound: queue.SimpleQueue[bytes | Exception | None], line: _Line) -> None:
+        """In a thread."""
+        try:
+            image = self._store.fetch(task.image)
+            line.end(("done", run_live(task, image, heard(sound, line.stop), lambda news: line.tell(("live", news)))))
+        except LipSyncError as error:
+            line.end(("error", error))
+        except Exception as error:  # noqa: BLE001 as above
+            line.end(("error", RenderError(f"{self._engine}: {type(error).__name__}: {error}")))
+
     def check_health(self) -> None:
         """Real work on the device, and no chunk that stands still. Raises RenderError: the replica is replaced then."""
         since = self._busy_since
@@ -108,6 +144,11 @@ class _Line:
         if time.monotonic() - self._sent > TICK_SECONDS:
             self._put(("progress", stage, done, total))
 
+    def tell(self, event: Event) -> None:
+        """Anything else, at once; raises Cancelled once nobody waits."""
+        self._check()
+        self._put(event)
+
     def end(self, event: Event) -> None:
         """The last event."""
         if event[0] == "done" and self._frames:
@@ -125,6 +166,32 @@ class _Line:
     def _put(self, event: Event) -> None:
         self._sent = time.monotonic()
         self._loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+async def _feed(take: Take, sound: queue.SimpleQueue[bytes | Exception | None]) -> None:
+    """From the caller to the working thread, until the sound ends or its caller is gone."""
+    piece: bytes | Exception | None = b""
+    while isinstance(piece, bytes):
+        try:
+            piece = await take()
+        except Exception as error:  # noqa: BLE001 whatever it was, no more sound comes
+            piece = error
+        sound.put(piece)
+
+
+def heard(sound: queue.SimpleQueue[bytes | Exception | None], stop: threading.Event) -> Iterator[bytes]:
+    """Pieces until the sound ends. Raises Cancelled once nobody listens or nobody speaks any more."""
+    while True:
+        try:
+            piece = sound.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            piece = b""
+        if stop.is_set() or isinstance(piece, Exception):
+            raise Cancelled("stopped")
+        if piece is None:
+            return
+        if piece:
+            yield piece
 
 
 def warm_up(engine: str) -> None:

@@ -92,7 +92,7 @@ def make_fragment(
         bases = [Fraction(stream.time_base or 1) for stream in container.streams]
         starts = {index + 1: round(begin / bases[index]) for index, begin in begins.items()}
         edits = {index + 1: round(lead / bases[index]) for index, lead in enumerate(leads)}
-    data = _numbered(buffer.getvalue(), starts, span.start, edits if first else None)
+    data = numbered(buffer.getvalue(), starts, span.start, edits if first else None)
     try:
         with aside(out) as part:
             part.write_bytes(data)
@@ -195,7 +195,7 @@ def _sounding(sound: Path, span: Span, clock: _Clock, stream: av.AudioStream) ->
             yield packet
 
 
-def _numbered(data: bytes, starts: dict[int, int], number: int, edits: dict[int, int] | None) -> bytes:
+def numbered(data: bytes, starts: dict[int, int], number: int, edits: dict[int, int] | None) -> bytes:
     """The file with rising fragment numbers from `number` + 1 on and true times.
 
     `starts`: decoding time of the first packet of every track (track id = stream index + 1), in the track's time scale;

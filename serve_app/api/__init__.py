@@ -7,7 +7,7 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from serve_app.api import assets, avatars, delivery, errors, ops, pages, templates, videos
+from serve_app.api import assets, avatars, delivery, errors, live, ops, pages, templates, videos
 from serve_app.api.metrics import Metrics
 from serve_app.api.schemas import ErrorAnswer
 from serve_app.api.services import ApiSettings, EngineState, Services
@@ -31,10 +31,11 @@ def create_api(services: Services) -> FastAPI:
     app = FastAPI(title="lipsync-serve", description=ABOUT, version="1", docs_url=None, redoc_url=None, responses=REFUSALS)
     app.state.services = services
     app.state.checks = CapacityLimiter(services.settings.checks_at_once)
+    app.state.streams = 0  # live portraits now
     app.state.metrics = Metrics(services.jobs, services.engines)
     app.add_middleware(Watch, metrics=app.state.metrics)
     errors.install(app)
-    rooms = (videos.router, delivery.router, avatars.router, templates.router, assets.router)
+    rooms = (videos.router, delivery.router, live.router, avatars.router, templates.router, assets.router)
     for router in (*rooms, ops.models, ops.router, pages.router):
         app.include_router(router)
     if pages.WEB.is_dir():

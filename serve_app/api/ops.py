@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from deployments.engines.registry import ENGINES
 from serve_app.api.auth import Owner
 from serve_app.api.check import option_names
 from serve_app.api.errors import ApiError
@@ -64,4 +65,5 @@ def show_engine(state: EngineState) -> dict[str, Any]:
         "state": state.state,
         "options": option_names(state, state.takes == "image"),
         "picture_options": option_names(state, True) if state.takes_kind(True) else [],
+        "live": ENGINES[state.name].live,
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
 
 from anyio import to_thread
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.jobs.store import JobStore
@@ -17,6 +18,7 @@ from serve_app.media_store import MediaStore
 
 if TYPE_CHECKING:
     from serve_app.intake import AddressRule
+    from serve_app.live import Live
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -51,6 +53,14 @@ class ApiSettings(BaseModel):
     heartbeat_seconds: float = Field(default=15, gt=0)
     checks_at_once: int = Field(default=8, ge=1)
     """Requests whose inputs are fetched and probed at the same time; others wait, and the other routes do not."""
+    max_streams: int = Field(default=8, ge=0)
+    """Live portraits at once; more are refused. Each needs a replica of its own that speaks for nobody else."""
+    stream_seconds: float = Field(default=600, gt=0)
+    """Of sound in one live portrait."""
+    stream_idle_seconds: float = Field(default=30, gt=0)
+    """Without any sound, after which a live portrait ends."""
+    stream_start_seconds: float = Field(default=60, gt=0)
+    """Until a replica speaks: it may have to start first."""
 
     def address_rule(self) -> AddressRule:
         """Which addresses inputs are fetched from and callbacks go to."""
@@ -86,6 +96,8 @@ class Services:
     settings: ApiSettings
     engines: Callable[[], dict[str, EngineState]]
     ready: Callable[[], str | None]
+    live: Live | None = None
+    """Speaks while the sound is still coming; None: no engine here can."""
     facts: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
     """What is known of media by SHA-256, kind, and whether a face was looked for: a probe costs a process."""
 
@@ -95,12 +107,12 @@ class Services:
         return self.media.root / INCOMING
 
 
-async def run_check(request: Request, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+async def run_check(request: HTTPConnection, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
     """Slow work of a request in a thread, a few at once."""
     return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=request.app.state.checks)
 
 
-def get_services(request: Request) -> Services:
+def get_services(request: HTTPConnection) -> Services:
     """The services of the app that a request came to."""
     services: Services = request.app.state.services
     return services

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 import resource
 import signal
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import pytest
 
@@ -67,7 +70,10 @@ def app(cluster: Any, folder: Path) -> Iterator[None]:
     args = ServeArgs.model_validate(
         {
             "store": str(folder),
-            "engines": {"fake": {"num_gpus": 1, "min_replicas": 2, "max_replicas": 2}},
+            "engines": {
+                "fake": {"num_gpus": 1, "min_replicas": 2, "max_replicas": 2},
+                "vasa1": {"num_gpus": 0, "min_replicas": 1, "max_replicas": 1},
+            },
             "router": {"lease_seconds": LEASE, "slots": 1},
         }
     )
@@ -198,6 +204,29 @@ def test_every_replica_is_asked_for_its_gpu_memory_and_metrics_tell_the_sum(jobs
     assert handle.broadcast("gpu_bytes").results(timeout_s=PATIENCE) == [0, 0], "two replicas, and their GPUs are made up"
     wait_for(lambda: 'lipsync_replicas{engine="fake"} 2.0' in get("/metrics").text, "both replicas to be counted")
     assert 'lipsync_gpu_memory_bytes{engine="fake"} 0.0' in get("/metrics").text
+
+
+def test_a_photo_speaks_live_at_a_replica(jobs: JobStore) -> None:
+    import cv2
+    import numpy as np
+    from skimage import data
+    from websockets.sync.client import connect
+
+    picture = cv2.imencode(".png", np.ascontiguousarray(data.astronaut()[20:276, 100:356, ::-1]))[1].tobytes()
+    answer = httpx.post(f"http://127.0.0.1:{PORT}/v1/assets", files={"file": ("face.png", picture)}, timeout=PATIENCE)
+    with connect(f"ws://127.0.0.1:{PORT}/v1/portraits/live", max_size=None) as socket:
+        socket.send(json.dumps({"type": "start", "image": answer.json()["id"], "rate": 16000, "side": 128}))
+        said, film = json.loads(socket.recv(timeout=PATIENCE)), bytearray()
+        assert said["type"] == "started" and len(replica_pids("vasa1")) == 1, said
+        for _ in range(20):
+            socket.send(bytes(1280))
+        film += socket.recv(timeout=PATIENCE)  # frames come before the sound has ended
+        socket.send('{"type": "end"}')
+        while isinstance(message := socket.recv(timeout=PATIENCE), bytes):
+            film += message
+    assert json.loads(message) == {"type": "done", "frames": 20, "seconds": 0.8}
+    with av.open(io.BytesIO(film)) as container:
+        assert [round(25 * float(frame.time)) for frame in container.decode(video=0)] == list(range(20))
 
 
 def test_a_replica_that_dies_in_the_middle_changes_nothing(

@@ -36,12 +36,32 @@ Floats = NDArray[np.float32]
 FRAME = 640  # samples at 16 kHz
 
 
+def open_stream(picture: NDArray[np.uint8], options: dict[str, Any]) -> PortraitStream:
+    """A photo [H, W, 3] that waits for speech, for a server. Raises MediaError, NoFaceError, OptionError, WeightsError."""
+    from deployments.portrait.controls import Controls
+    from deployments.portrait.film import fit_picture
+
+    controls = Controls(**{name: options[name] for name in ("emotion", "gaze", "distance") if name in options})
+    asked = PortraitOptions(mouth=float(options.get("expression", 1.0)), controls=controls)
+    return PortraitStream(fit_picture(picture, "largest"), asked)
+
+
 class PortraitStream:
     """One speech on its way: `push` sound as it comes, `finish` when it has ended; both give frames [H, W, 3]."""
 
     def __init__(self, model: PortraitModel, options: PortraitOptions | None = None, config: StreamConfig | None = None) -> None:
         self.poses = PoseStream(model, options, config)
         self._renderer, self._photo = PortraitRenderer(model), model.photo
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self._photo.shape[0], self._photo.shape[1]
+
+    @property
+    def look_ahead(self) -> float:
+        """Seconds of sound that a frame waits for, at most."""
+        return (self.poses.config.hop + self.poses.config.ahead) / RATE
 
     def push(self, samples: Floats) -> Iterator[NDArray[np.uint8]]:
         """Frames that can be made now that more mono sound [N] at 16 kHz is here. Raises SpeechError."""

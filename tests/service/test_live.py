@@ -1,0 +1,279 @@
+"""A live portrait over a real socket: sound in, film out while it comes; and everything that a caller can do wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import struct
+import sys
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from deployments.engines.replica import EngineReplica
+from serve_app.api import ApiSettings, Services, create_api
+from serve_app.jobs.store import open_jobs
+from serve_app.live import Sound
+from serve_app.media_store import MediaStore
+
+_SPEC = importlib.util.spec_from_file_location("api_kit", Path(__file__).with_name("api_kit.py"))
+kit = sys.modules.setdefault("api_kit", importlib.util.module_from_spec(_SPEC))
+if not hasattr(kit, "serving"):
+    _SPEC.loader.exec_module(kit)
+
+RATE = 24000
+KEY = "open sesame"
+
+
+@contextmanager
+def served(folder: Path, **settings: Any) -> Iterator[Any]:
+    """The API with one replica of vasa1 in this process."""
+    jobs, media = open_jobs(f"sqlite:///{folder / 'jobs.db'}"), MediaStore(str(folder / "media"))
+    replica = EngineReplica("vasa1", lambda: media)
+
+    async def live(task: Any, take: Any) -> AsyncGenerator[Any, None]:
+        async for event in replica.speak(task, take):
+            yield event
+
+    services = Services(jobs, media, ApiSettings(**settings), lambda: kit.ENGINES, lambda: None, live)
+    app = create_api(services)
+    with kit.running(app) as url:
+        yield kit.Server(url, jobs, media, app)
+    jobs.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with served(tmp_path_factory.mktemp("live"), stream_seconds=8.0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    """A public-domain face, 256x256."""
+    import cv2
+    from skimage import data
+
+    rgb = np.ascontiguousarray(data.astronaut()[20:276, 100:356])
+    return bytes(cv2.imencode(".png", rgb[:, :, ::-1])[1])
+
+
+@pytest.fixture(scope="module")
+def asset(server: Any, photo: bytes) -> str:
+    return upload(server.url, photo)
+
+
+@pytest.fixture(scope="module")
+def words() -> NDArray[np.float32]:
+    import soxr
+
+    from deployments.audio.tts import synthesize
+
+    spoken = synthesize("Five fresh loaves.")
+    return np.asarray(soxr.resample(spoken.samples, spoken.rate, RATE), np.float32)
+
+
+def upload(url: str, photo: bytes, key: str = "") -> str:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = httpx.post(f"{url}/v1/assets", files={"file": ("face.png", photo)}, headers=headers, timeout=60)
+    return str(answer.json()["id"])
+
+
+@contextmanager
+def calling(server: Any, **kwargs: Any) -> Iterator[ClientConnection]:
+    with connect(server.url.replace("http", "ws") + "/v1/portraits/live", max_size=None, **kwargs) as socket:
+        yield socket
+
+
+def start(socket: ClientConnection, asset: str, **more: Any) -> None:
+    socket.send(json.dumps({"type": "start", "image": asset, "rate": RATE, "side": 128, **more}))
+
+
+def pcm(samples: NDArray[np.float32]) -> bytes:
+    return bytes((samples * 32767).astype("<i2").tobytes())
+
+
+def heard(socket: ClientConnection) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """All until the server hangs up: binary messages, and words."""
+    film, said = [], []
+    try:
+        while True:
+            message = socket.recv(timeout=60)
+            if isinstance(message, bytes):
+                film.append(message)
+            else:
+                said.append(json.loads(message))
+    except ConnectionClosed:
+        return film, said
+
+
+def speak(server: Any, asset: str, samples: NDArray[np.float32], **more: Any) -> tuple[list[bytes], list[dict[str, Any]]]:
+    with calling(server) as socket:
+        start(socket, asset, **more)
+        for first in range(0, len(samples), RATE // 25):
+            socket.send(pcm(samples[first : first + RATE // 25]))
+        socket.send('{"type": "end"}')
+        return heard(socket)
+
+
+def refused(server: Any, *messages: Any, **kwargs: Any) -> tuple[dict[str, Any], int]:
+    """The error and the close code that some messages get."""
+    with calling(server, **kwargs) as socket:
+        for message in messages:
+            socket.send(message if isinstance(message, (bytes, str)) else json.dumps(message))
+        said = heard(socket)[1]
+        assert said[-1]["type"] == "error" and set(said[-1]["error"]) == {"message", "type", "param", "code", "retryable"}
+        assert socket.protocol.close_rcvd is not None
+        return said[-1]["error"], socket.protocol.close_rcvd.code
+
+
+def test_the_pieces_joined_are_a_film_with_its_sound_in_step(server: Any, asset: str, words: NDArray[np.float32]) -> None:
+    clicks = words.copy()
+    clicks[RATE // 2] = 1.0
+    film, said = speak(server, asset, clicks)
+    frames = -(-len(words) * 25 // RATE)
+    assert [message["type"] for message in said] == ["started", "done"] and said[1]["frames"] == frames
+    assert (said[0]["width"], said[0]["height"], said[0]["fps"], said[0]["sound_rate"]) == (128, 128, 25, RATE)
+    assert said[0]["mime"].startswith('video/mp4; codecs="avc1.') and len(film) > 3
+    with av.open(io.BytesIO(b"".join(film))) as container:
+        shown = list(container.decode(video=0))
+    assert [round(25 * float(frame.time)) for frame in shown] == list(range(frames))
+    moved = np.std([frame.to_ndarray(format="gray").astype(np.float32) for frame in shown], axis=0)
+    assert moved[80:110, 40:90].max() > 8, "the mouth moves"
+    with av.open(io.BytesIO(b"".join(film))) as container:
+        blocks = list(container.decode(audio=0))
+        sound = np.concatenate([block.to_ndarray()[0] for block in blocks])
+    lag = np.argmax(np.abs(sound)) / RATE + float(blocks[0].time) - 0.5
+    assert abs(lag) < 0.002 and np.corrcoef(sound[: len(words)], clicks)[0, 1] > 0.9
+
+
+def test_jpegs_carry_the_time_of_their_sound_and_are_those_of_the_film(
+    server: Any, asset: str, words: NDArray[np.float32]
+) -> None:
+    film, said = speak(server, asset, words[: RATE // 2], format="jpeg")
+    stamps = [struct.unpack(">Q", data[:8])[0] for data in film]
+    assert stamps == [40_000 * k for k in range(13)] and all(data[8:10] == b"\xff\xd8" for data in film)
+    assert said[0]["mime"] == "image/jpeg" and said[0]["sound_rate"] == 0
+
+
+def test_frames_leave_while_sound_still_comes(server: Any, asset: str, words: NDArray[np.float32]) -> None:
+    with calling(server) as socket:
+        start(socket, asset, format="jpeg")
+        assert json.loads(socket.recv(timeout=60))["type"] == "started"
+        socket.send(pcm(words[: RATE // 2]))
+        assert isinstance(socket.recv(timeout=60), bytes), "the end was not told yet"
+
+
+def test_what_is_asked_for_is_seen(server: Any, asset: str, words: NDArray[np.float32]) -> None:
+    import cv2
+
+    def last(**options: Any) -> NDArray[np.uint8]:
+        film, _ = speak(server, asset, np.zeros(RATE, np.float32), format="jpeg", options=options)
+        return np.asarray(cv2.imdecode(np.frombuffer(film[-1][8:], np.uint8), cv2.IMREAD_GRAYSCALE))
+
+    plain, near = last(), last(distance=0.85)
+    assert np.abs(near.astype(int) - plain).mean() > 2
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code"),
+    [
+        ({"rate": 11000}, "rate", "invalid_option"),
+        ({"side": 20}, "side", "invalid_option"),
+        ({"model": "portrait"}, "model", "invalid_request"),
+        ({"model": "nobody"}, "model", "invalid_option"),
+        ({"image": "asset_0"}, "image", "not_found"),
+        ({"options": {"gaze": [9, 9]}}, "options.gaze", "invalid_option"),
+        ({"options": {"quality": "high"}}, "options.quality", "invalid_request"),
+        ({"colour": 1}, "colour", "invalid_request"),
+        ({"type": "begin"}, "type", "invalid_request"),
+    ],
+)
+def test_a_wrong_start_is_refused_before_anything_begins(
+    server: Any, asset: str, change: dict[str, Any], param: str, code: str
+) -> None:
+    error, closed = refused(server, {"type": "start", "image": asset, "rate": RATE, **change})
+    assert (error["param"], error["code"]) == (param, code), error
+    assert closed == (4404 if code == "not_found" else 4400) and server.app.state.streams == 0
+
+
+@pytest.mark.parametrize("first", [b"\x00\x00", "not JSON", "[1]"])
+def test_a_first_message_that_is_no_start_is_refused(server: Any, first: Any) -> None:
+    assert refused(server, first)[1] == 4400
+
+
+def test_wrong_sound_ends_a_stream_with_a_reason(server: Any, asset: str) -> None:
+    begin = {"type": "start", "image": asset, "rate": RATE, "side": 128}
+    assert "whole samples" in refused(server, begin, b"\x00")[0]["message"]
+    assert "8 s of sound" in refused(server, begin, *[bytes(2 * RATE)] * 9)[0]["message"]
+    assert "other words" in refused(server, begin, {"type": "finish"})[0]["message"]
+    assert "after the end" in refused(server, begin, bytes(2 * RATE), {"type": "end"}, b"\x00\x00")[0]["message"]
+
+
+def test_a_caller_who_says_nothing_is_told_so_once_it_could_speak(tmp_path: Path, photo: bytes) -> None:
+    with served(tmp_path, stream_idle_seconds=0.4) as short:
+        error, closed = refused(short, {"type": "start", "image": upload(short.url, photo), "rate": RATE, "side": 128})
+    assert "send silence" in error["message"] and closed == 4408
+
+
+def test_one_replica_speaks_for_one_caller_and_is_free_again_when_it_leaves(server: Any, asset: str) -> None:
+    with calling(server) as first:
+        start(first, asset)
+        assert json.loads(first.recv(timeout=60))["type"] == "started"
+        error, closed = refused(server, {"type": "start", "image": asset, "rate": RATE}, bytes(2000))
+        assert (error["code"], error["retryable"], closed) == ("streams_full", True, 4503)
+    limit = time.monotonic() + 20
+    while server.app.state.streams and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert server.app.state.streams == 0
+    assert speak(server, asset, np.zeros(RATE // 5, np.float32))[1][-1]["type"] == "done"
+
+
+def test_a_key_is_asked_for_and_other_sites_are_not_let_in(tmp_path: Path, photo: bytes, server: Any) -> None:
+    with served(tmp_path, api_keys=(hashlib.sha256(KEY.encode()).hexdigest(),), max_streams=0) as closed:
+        asset = upload(closed.url, photo, KEY)
+        begin = {"type": "start", "image": asset, "rate": RATE}
+        assert refused(closed, begin)[0]["code"] == "invalid_api_key"
+        assert refused(closed, {**begin, "api_key": "sesame"})[1] == 4401
+        for told in ({"additional_headers": {"Authorization": f"Bearer {KEY}"}}, {}):
+            error, _ = refused(closed, begin if told else {**begin, "api_key": KEY}, **told)
+            assert error["code"] == "streams_full", "the key fits, but nobody may speak here"
+    with pytest.raises(InvalidStatus), calling(server, origin="http://evil.example"):
+        pass
+
+
+@pytest.mark.anyio
+async def test_sound_waits_for_the_frames_before_it() -> None:
+    import asyncio
+
+    sound = Sound(100, window=2.0)
+    for _ in range(2):
+        await sound.put(bytes(200))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sound.put(bytes(200)), 0.05)
+    assert await sound.take() == bytes(400)
+    await sound.put(bytes(200))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sound.take(), 0.05)
+    await sound.show(1.0)
+    assert await sound.take() == bytes(200)
+    await sound.end()
+    await sound.show(3.0)
+    assert await sound.take() is None
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
