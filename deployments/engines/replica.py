@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from deployments.engines.live import LiveTask, run_live
-from deployments.engines.registry import get_engine
+from deployments.engines.registry import ENGINES, get_engine
 from deployments.errors import Cancelled, LipSyncError, RenderError
 from deployments.wire import Store, bring, give, pack, unpack
 from deployments.worker import fit_engine, render_chunk
@@ -200,6 +201,8 @@ def warm_up(engine: str) -> None:
     import deployments.media.encode  # noqa: F401
 
     get_engine(engine).limits()
+    if ENGINES[engine].live:
+        import_module(f"deployments.engines.{engine}.stream")
     check_device()
 
 
@@ -212,11 +215,16 @@ def check_device() -> None:
     if not np.allclose(found[2, 1], [2, 3], atol=1e-4):
         raise RenderError(f"expected the mesh warp to read from (2, 3), got {found[2, 1]}; this machine computes wrongly")
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and float(torch.ones(64, device="cuda").sum()) != 64:
+    if _has_gpu(torch) and float(torch.ones(64, device="cuda").sum()) != 64:
         raise RenderError("expected a sum of 64 from the GPU, got another; the replica must start again")
 
 
 def device_memory() -> int:
     """Bytes of GPU memory that this process reserved; 0 without a GPU."""
     torch = sys.modules.get("torch")
-    return int(torch.cuda.memory_reserved()) if torch is not None and torch.cuda.is_available() else 0
+    return int(torch.cuda.memory_reserved()) if _has_gpu(torch) else 0
+
+
+def _has_gpu(torch: Any) -> bool:
+    """Whether torch is loaded, whole (another thread may be at it this moment), and has a GPU."""
+    return hasattr(torch, "cuda") and hasattr(torch, "ones") and bool(torch.cuda.is_available())
