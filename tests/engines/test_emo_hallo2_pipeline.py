@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from skimage import data
 from torch import nn
 
+from benchmarks.engines import hallo2
 from deployments.engines.emo.hallo2.config import Hallo2Config, ProfileConfig, SampleConfig, SpeechConfig, VaeConfig
 from deployments.engines.emo.hallo2.face import Sitter, Square, levels_of, sit, square_of
 from deployments.engines.emo.hallo2.net import Hallo2
@@ -198,3 +199,14 @@ def test_the_full_sizes_are_the_public_ones() -> None:
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(OptionError, match="expected"):
         SampleConfig(**wrong)
+
+
+def test_the_benchmark_counts_operations_and_times_only_on_a_gpu(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = replace(SAMPLE, guidance=1.0, steps=1)
+    plain, guided = (hallo2.operations(parts, TINY, sample) for sample in (once, replace(once, guidance=2.0)))
+    assert plain < guided < 2 * plain, "the denoiser runs twice, the decoder once"
+    ticks = iter([5.0, 7.0])
+    public = hallo2.Public(parts, hallo2.nobody(once, TINY), once)
+    assert hallo2.timed(public, hallo2.heard(TINY, once), once, 2, lambda: next(ticks)) == 2 * 4 / 2.0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert list(hallo2.speed(TINY, once, 1, False)) == ["not_measured"]
