@@ -16,7 +16,9 @@ from serve_app.jobs.records import Status
 from serve_app.jobs.store import JobStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ZERO_SECONDS = 60.0  # longer than Prometheus waits between two looks
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+Clock = Callable[[], float]
 
 
 class _Jobs(Collector):
@@ -39,10 +41,13 @@ class _Work(Collector):
     """What ended jobs did, by engine, since this process began: frames, seconds of every stage, failures by code.
 
     Read from the table, so every API process tells the same story; add up those of one instance only.
+    A series of ended jobs is shown at 0 for a minute before it rises: `increase` compares what was seen, and would miss the
+    first failure of every code if its series began at 1.
     """
 
-    def __init__(self, jobs: JobStore, since: float) -> None:
-        self._jobs, self._since = jobs, since
+    def __init__(self, jobs: JobStore, since: float, clock: Clock) -> None:
+        self._jobs, self._since, self._clock = jobs, since, clock
+        self._begun: dict[tuple[str, ...], float] = {}  # when a series of ended jobs was first shown
         self._counted: set[str] = set()  # of those that ended at `_since`
         self._frames: dict[tuple[str, ...], float] = {}
         self._seconds: dict[tuple[str, ...], float] = {}
@@ -53,7 +58,12 @@ class _Work(Collector):
         self._count()
         yield counter("lipsync_frames", "Frames of finished videos", ["engine"], self._frames)
         yield counter("lipsync_stage_seconds", "Time spent per stage", ["engine", "stage"], self._seconds)
-        yield counter("lipsync_jobs_ended", "Ended jobs; code says why one failed", ["engine", "status", "code"], self._ended)
+        yield counter("lipsync_jobs_ended", "Ended jobs; code says why one failed", ["engine", "status", "code"], self._shown())
+
+    def _shown(self) -> dict[tuple[str, ...], float]:
+        now = self._clock()
+        begun = {labels: self._begun.setdefault(labels, now) for labels in self._ended}
+        return {labels: total if now >= begun[labels] + ZERO_SECONDS else 0.0 for labels, total in self._ended.items()}
 
     def _count(self) -> None:
         for job in self._jobs.ended_since(self._since):
@@ -104,7 +114,7 @@ def counter(name: str, about: str, labels: list[str], totals: dict[tuple[str, ..
 class Metrics:
     """Counters of one API process."""
 
-    def __init__(self, jobs: JobStore, engines: Callable[[], dict[str, EngineState]]) -> None:
+    def __init__(self, jobs: JobStore, engines: Callable[[], dict[str, EngineState]], clock: Clock = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         names = ["method", "route", "status"]
         self._requests = Counter("lipsync_http_requests", "Requests", names, registry=self.registry)
@@ -117,7 +127,7 @@ class Metrics:
         )
         self._bytes = Counter("lipsync_upload_bytes", "Bytes of request bodies", registry=self.registry)
         self.registry.register(_Jobs(jobs))
-        self.registry.register(_Work(jobs, time.time()))
+        self.registry.register(_Work(jobs, time.time(), clock))
         self.registry.register(_Replicas(engines))
 
     def count_upload(self, size: int) -> None:

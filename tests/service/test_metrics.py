@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from serve_app.api.metrics import Metrics
 from serve_app.api.services import EngineState
 from serve_app.jobs.spec import JobSpec
@@ -12,7 +14,8 @@ from serve_app.jobs.store import open_jobs
 
 def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) -> None:
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
-    metrics = Metrics(jobs, dict)
+    now = [0.0]
+    metrics = Metrics(jobs, dict, lambda: now[0])
 
     def values() -> dict[str, float]:
         lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
@@ -27,6 +30,8 @@ def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) ->
     for _ in range(2):
         jobs.succeed(claim(), 1, None, None, {"frames": 40, "stage_seconds": {"render": 1.5, "track": 0.5}}, 60)
     jobs.fail(claim(), 1, "no_face", "nobody")
+    values()
+    now[0] += 61
     for _ in range(2):  # a second look counts nothing twice
         found = values()
         assert found['lipsync_frames_total{engine="fake"}'] == 80
@@ -35,6 +40,40 @@ def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) ->
     jobs.succeed(claim(), 1, None, None, {"frames": 2}, 60)
     assert values()['lipsync_frames_total{engine="fake"}'] == 82
     jobs.close()
+
+
+def test_the_first_failure_of_every_code_is_an_increase(tmp_path: Path) -> None:
+    """As Prometheus counts: the rise from look to look; a series that was never seen lower has not risen."""
+    jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
+    now = [0.0]
+    metrics = Metrics(jobs, dict, lambda: now[0])
+    seen: dict[tuple[str, str, str], list[float]] = {}
+
+    def look() -> None:
+        families = {family.name: family for family in text_string_to_metric_families(metrics.text().decode())}
+        ended = families["lipsync_jobs_ended"]
+        assert ended.type == "counter"
+        for sample in ended.samples:
+            seen.setdefault((sample.labels["engine"], sample.labels["status"], sample.labels["code"]), []).append(sample.value)
+        now[0] += 15
+
+    def fail(engine: str, code: str) -> None:
+        jobs.create(JobSpec(engine=engine, source="inputs/a"), "me")
+        job = jobs.claim("worker", 60)
+        assert job is not None
+        jobs.fail(job.id, 1, code, "why")
+
+    fail("fake", "no_face")  # before anybody looked
+    for code in ("no_face", "a_code_of_next_year", "", ""):
+        look()
+        if code:
+            fail("fake", code)
+    for _ in range(6):
+        look()
+    jobs.close()
+    risen = {labels: values[-1] - values[0] for labels, values in seen.items()}
+    assert risen == {("fake", "failed", "no_face"): 2, ("fake", "failed", "a_code_of_next_year"): 1}
+    assert all(values == sorted(values) for values in seen.values()), "counters only rise"
 
 
 def test_replicas_and_their_gpu_memory_are_told_by_engine(tmp_path: Path) -> None:
