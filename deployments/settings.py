@@ -22,6 +22,12 @@ def hub_endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
+def liveportrait_folder() -> Path | None:
+    """Folder of LivePortrait's and JoyVASA's weights that the operator brought (`LIPSYNC_LIVEPORTRAIT`), or None."""
+    asked = os.environ.get("LIPSYNC_LIVEPORTRAIT", "")
+    return Path(asked).expanduser() if asked else None
+
+
 def inside_ray_job() -> bool:
     """Whether this process was started by `ray job submit`, which tells it where its cluster is (`RAY_ADDRESS`)."""
     return bool(os.environ.get("RAY_ADDRESS"))

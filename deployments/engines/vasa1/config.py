@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deployments.retrieval.config import RetrievalConfig
+from deployments.settings import liveportrait_folder
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class FaceConfig:
     nearer: float = 0.03  # log of the size
     brow_gain: float = 2.0  # measured brows move less than seen ones: the mesh follows them half
     ease: float = 0.6  # seconds from the photo's own pose to the generated one
+
+
+def portrait_profile() -> str:
+    """How a still picture is moved: "liveportrait" where the operator named a folder of its weights, else "compact"."""
+    return "compact" if liveportrait_folder() is None else "liveportrait"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Motion, Progress, Speech, no_progress
-from deployments.engines.vasa1.config import FaceConfig, MotionConfig
+from deployments.engines.vasa1.config import FaceConfig, MotionConfig, portrait_profile
 from deployments.engines.vasa1.face import asked_latents, poses_of
 from deployments.engines.vasa1.latents import LIPS
 from deployments.engines.vasa1.motion import load_transformer, mixed_lips, placed_lips, smooth_interpolation
@@ -48,12 +48,16 @@ def render_portrait(
 ) -> tuple[Fraction, Iterator[NDArray[np.uint8]]]:
     """Make a picture talk: frames per second (25) and the frames, as many as cover the speech.
 
-    Raises MediaError, NoFaceError or SpeechError, as the engine `portrait` does.
+    Raises MediaError, NoFaceError or SpeechError, as the engine `portrait` does; the liveportrait profile WeightsError too.
     """
     from deployments.portrait.film import film
     from deployments.portrait.move import frame_count
 
     options = options or PortraitOptions()
+    if portrait_profile() == "liveportrait":
+        from deployments.engines.vasa1.liveportrait import portrait as published
+
+        return published.render_portrait(image_rgb, speech, options, progress)
 
     def poses(model: PortraitModel) -> list[Pose]:
         motion, latents = face_motion(speech, options)

@@ -1,0 +1,201 @@
+"""Reading an operator's weights: safetensors with exactly the published tensors, or nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from deployments.engines.vasa1.liveportrait.appearance import Appearance
+from deployments.engines.vasa1.liveportrait.config import MotionConfig, PortraitNetsConfig
+from deployments.engines.vasa1.liveportrait.generator import Generator
+from deployments.engines.vasa1.liveportrait.layers import fold_all
+from deployments.engines.vasa1.liveportrait.names import APPEARANCE, GENERATOR, MOTION, POSE, STITCHING, WARPING, Names, Tensors
+from deployments.engines.vasa1.liveportrait.pose import PoseNet
+from deployments.engines.vasa1.liveportrait.sampling import signal_shares
+from deployments.engines.vasa1.liveportrait.stitch import Stitching
+from deployments.engines.vasa1.liveportrait.transformer import MotionNet
+from deployments.engines.vasa1.liveportrait.warping import Warping
+from deployments.errors import WeightsError
+
+SUFFIX = ".safetensors"
+PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch's zip of pickles; a bare pickle
+TEMPLATE = "motion_template"
+SPEECH = "speech_encoder"  # a file of its own where the motion generator's file holds no audio encoder
+LISTED = 8  # keys named in a message
+CLOSE = 1e-4  # two noise schedules are the same
+HOW = "deployments/engines/vasa1/liveportrait/README.md says how to convert it, once, on a machine where you trust it"
+
+
+@dataclass(frozen=True)
+class PortraitNets:
+    """LivePortrait's networks, ready to work."""
+
+    config: PortraitNetsConfig
+    appearance: Appearance
+    pose: PoseNet
+    warping: Warping
+    generator: Generator
+    stitching: Stitching
+    device: torch.device
+
+    def parts(self) -> tuple[tuple[nn.Module, Names], ...]:
+        """Every network and how its file calls its tensors."""
+        return (
+            (self.appearance, APPEARANCE),
+            (self.pose, POSE),
+            (self.warping, WARPING),
+            (self.generator, GENERATOR),
+            (self.stitching, STITCHING),
+        )
+
+
+@dataclass(frozen=True)
+class Template:
+    """Means and ranges in which the motion transformer's numbers are meant."""
+
+    offset: NDArray[np.float32]  # [D]
+    scale: NDArray[np.float32]  # [D]
+
+
+def device() -> torch.device:
+    """Where networks work."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def new_portrait_nets(config: PortraitNetsConfig | None = None, where: torch.device | None = None) -> PortraitNets:
+    """Networks without weights."""
+    config = config or PortraitNetsConfig()
+    nets = Appearance(config), PoseNet(config), Warping(config), Generator(config), Stitching(config)
+    return PortraitNets(config, *nets, where or device())
+
+
+@lru_cache(maxsize=1)
+def load_portrait_nets(folder: Path, config: PortraitNetsConfig | None = None) -> PortraitNets:
+    """LivePortrait with the weights of a folder. Raises WeightsError that lists what is missing, unknown or of another shape."""
+    nets = new_portrait_nets(config)
+    for net, names in nets.parts():
+        fill(net, read(folder, names.file), names, folder)
+        net.to(nets.device)
+    return nets
+
+
+@lru_cache(maxsize=1)
+def load_motion_net(folder: Path, config: MotionConfig | None = None) -> MotionNet:
+    """JoyVASA's speech net and transformer with the weights of a folder. Raises WeightsError."""
+    found = read(folder, MOTION.file)
+    config = told_sizes(found, config or MotionConfig())
+    net = MotionNet(config)
+    if not any(name.startswith("audio_encoder.") for name in found):
+        found |= {f"audio_encoder.{name}": tensor for name, tensor in read(folder, SPEECH).items()}
+    check_constants(found, config, folder)
+    fill(net, found, MOTION, folder)
+    return net.to(device())
+
+
+def load_template(folder: Path, points: int = 21) -> Template:
+    """The template that the motion transformer was trained with. Raises WeightsError."""
+    found = read(folder, TEMPLATE)
+    sizes = {"scale": 1, "t": 3, "pitch": 1, "yaw": 1, "roll": 1}
+    wanted: dict[str, tuple[int, ...]] = {"mean_exp": (3 * points,), "std_exp": (3 * points,)}
+    wanted |= {f"{end}_{name}": (size,) for name, size in sizes.items() for end in ("min", "max")}
+    compare({name: found[name] for name in wanted.keys() & found.keys()}, wanted, folder / TEMPLATE)
+    lows = torch.cat([found["mean_exp"], *(found[f"min_{name}"] for name in sizes)]).double()
+    spans = torch.cat([found["std_exp"], *(found[f"max_{name}"] - found[f"min_{name}"] for name in sizes)]).double()
+    return Template(lows.float().numpy(), spans.float().numpy())
+
+
+def read(folder: Path, stem: str) -> Tensors:
+    """Tensors of a file. Raises WeightsError for a missing file, a pickle, or what is no safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / f"{stem}{SUFFIX}"
+    if not path.is_file():
+        near = [folder / f"{stem}{suffix}" for suffix in PICKLES]
+        pickles = [other.name for other in near if other.is_file()]
+        if pickles:
+            raise WeightsError(f"expected {path.name} in {folder}, got {pickles[0]}, a pickle; a pickle is never read: {HOW}")
+        raise WeightsError(f"expected {path.name} in {folder}, the folder that LIPSYNC_LIVEPORTRAIT names; put it there: {HOW}")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"expected a safetensors file at {path}, got {seen_in(path, error)}: {HOW}") from error
+    return {tidied(name): tensor for name, tensor in found.items()}
+
+
+def seen_in(path: Path, error: Exception) -> str:
+    """What a file that is no safetensors file seems to be."""
+    with path.open("rb") as file:
+        pickled = file.read(4).startswith(PICKLE_STARTS)
+    return "a pickle under that name; a pickle is never read" if pickled else f"{error}; convert or copy it again"
+
+
+def tidied(name: str) -> str:
+    """A public name without what a training run on several GPUs, or a newer torch, adds to it."""
+    name = name.replace("module.", "")
+    return name.replace("parametrizations.weight.original0", "weight_g").replace("parametrizations.weight.original1", "weight_v")
+
+
+def fill(net: nn.Module, found: Tensors, names: Names, folder: Path) -> None:
+    """Give a network the published tensors and fold it. Raises WeightsError."""
+    ours = net.state_dict()
+    kept = {name: tensor for name, tensor in found.items() if not re.search(names.constants, name)}
+    compare(kept, names.wanted(ours), folder / names.file)
+    net.load_state_dict(names.translated(kept, ours))
+    net.eval().requires_grad_(False)
+    fold_all(net)
+
+
+def compare(found: Tensors, wanted: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse a file that holds other tensors than the wanted ones. Raises WeightsError that lists them by their public names."""
+    faults = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unknown": sorted(found.keys() - wanted.keys()),
+        "of another shape": [
+            f"{name} {list(found[name].shape)} instead of {list(wanted[name])}"
+            for name in sorted(wanted.keys() & found.keys())
+            if tuple(found[name].shape) != wanted[name]
+        ],
+    }
+    told = [f"{len(keys)} {what}: {', '.join(keys[:LISTED])}" for what, keys in faults.items() if keys]
+    if told:
+        raise WeightsError(
+            f"expected the {len(wanted)} published tensors in {path}{SUFFIX}, got {'; '.join(told)}; "
+            f"convert the published file again: {HOW}"
+        )
+
+
+def told_sizes(found: Tensors, config: MotionConfig) -> MotionConfig:
+    """The sizes of a motion generator as far as its own file tells them: they were options of its training."""
+    shares, first, mask = (
+        found.get(name) for name in ("diffusion_sched.alpha_bars", "start_motion_feat", "denoising_net.alignment_mask")
+    )
+    if shares is not None and shares.ndim == 1 and len(shares) > 1:
+        config = replace(config, steps=len(shares) - 1)
+    if first is not None and first.ndim == 3:
+        config = replace(config, before=first.shape[1], extra=max(0, first.shape[2] - 3 * config.points - 7))
+    if mask is not None and len(mask) > config.before:
+        config = replace(config, window=len(mask) - config.before)
+    return config
+
+
+def check_constants(found: Tensors, config: MotionConfig, folder: Path) -> None:
+    """What a file says of its noise schedule and of who hears what must be what is computed here. Raises WeightsError."""
+    path = folder / f"{MOTION.file}{SUFFIX}"
+    shares, mask = found.get("diffusion_sched.alpha_bars"), found.get("denoising_net.alignment_mask")
+    own = torch.from_numpy(signal_shares(config.steps))
+    if shares is not None and (shares.shape != own.shape or (shares.double() - own).abs().max() > CLOSE):
+        raise WeightsError(
+            f"expected the cosine schedule of {config.steps} steps in {path}, got another schedule; "
+            "this is not the published motion generator"
+        )
+    if mask is not None and not torch.equal(mask.bool(), ~torch.eye(len(mask), dtype=torch.bool)):
+        raise WeightsError(f"expected frames that hear their own sound only in {path}, got a wider mask; take the published file")
