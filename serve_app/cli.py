@@ -40,7 +40,13 @@ Face = Annotated[str, typer.Option(help="largest, speaking, a number from the le
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Expression = Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")]
 PortraitEngine = Annotated[
-    str, typer.Option("--engine", "-e", help="portrait: head and lids move by rules; vasa1: by a network that hears the speech.")
+    str,
+    typer.Option(
+        "--engine",
+        "-e",
+        help="portrait: head and lids move by rules; vasa1: by a network that hears the speech; "
+        "emo: the whole face by diffusion, with weights that you bring.",
+    ),
 ]
 Emotion = Annotated[str, typer.Option(help="neutral, happy, sad, surprised or angry; happy:0.5 is half of it.")]
 Gaze = Annotated[str, typer.Option(help="Where the eyes look, X,Y in eye widths: right and down in the picture, within 0.3.")]

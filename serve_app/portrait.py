@@ -19,7 +19,7 @@ from serve_app.speech import load_source
 if TYPE_CHECKING:
     from deployments.portrait.controls import Controls
 
-PORTRAIT_ENGINES = ("portrait", "vasa1")
+PORTRAIT_ENGINES = ("portrait", "vasa1", "emo")
 MAX_SIDE = 8192
 PICTURE_BYTES = 256 << 20
 
@@ -65,6 +65,13 @@ def drawn(
 
         return generated.render_portrait(
             picture, speech, generated.PortraitOptions(mouth=request.expression, controls=asked), progress
+        )
+    if request.engine == "emo":
+        from deployments.engines.emo import portrait as diffused
+        from deployments.engines.emo.hallo2.config import SampleConfig
+
+        return diffused.render_portrait(
+            picture, speech, diffused.PortraitOptions(SampleConfig(expression=request.expression), controls=asked), progress
         )
     from deployments.engines.portrait.config import PortraitOptions
     from deployments.engines.portrait.engine import render_portrait

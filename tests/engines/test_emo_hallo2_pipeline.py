@@ -13,6 +13,7 @@ from skimage import data
 from torch import nn
 
 from benchmarks.engines import hallo2
+from deployments.contracts import Speech
 from deployments.engines.emo.hallo2.config import Hallo2Config, ProfileConfig, SampleConfig, SpeechConfig, VaeConfig
 from deployments.engines.emo.hallo2.face import Sitter, Square, levels_of, sit, square_of
 from deployments.engines.emo.hallo2.net import Hallo2
@@ -21,8 +22,10 @@ from deployments.engines.emo.hallo2.schedule import steps_of
 from deployments.engines.emo.hallo2.speech import SpeechNet, hear
 from deployments.engines.emo.hallo2.vae import Vae
 from deployments.engines.emo.hallo2.weights import NET, SPEECH, VAE, Parts, load_parts
+from deployments.engines.emo.portrait import PortraitOptions, posed, render_portrait, rim_share
 from deployments.errors import OptionError, WeightsError
 from deployments.face.track import track_image
+from deployments.portrait.controls import Controls
 
 TINY = ProfileConfig(
     Hallo2Config(
@@ -31,6 +34,7 @@ TINY = ProfileConfig(
     ),
     VaeConfig(channels=(8, 16, 16, 16), groups=4),
     SpeechConfig(channels=8, hidden=12, feed=16, layers=2, heads=2, place_kernel=8, place_groups=2),
+    half=False,
 )  # fmt: skip
 SAMPLE = SampleConfig(side=64, window=4, steps=3, decoded=3)
 
@@ -53,7 +57,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(files: Path) -> Parts:
-    return load_parts(files, TINY, torch.float32)
+    return load_parts(files, TINY)
 
 
 @pytest.fixture(scope="module")
@@ -201,10 +205,36 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
         SampleConfig(**wrong)
 
 
-def test_the_benchmark_counts_operations_and_times_only_on_a_gpu(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_portrait_talks_inside_its_square_and_keeps_the_photo_around_it(files: Path) -> None:
+    photo = np.ascontiguousarray(data.astronaut()[:320, 60:380])
+    speech = Speech(np.sin(np.arange(1920) / 20).astype(np.float32), 16000)
+    options = PortraitOptions(SAMPLE, controls=Controls("happy"))
+    rate, frames = render_portrait(photo, speech, options, folder=files, profile=TINY)
+    found = list(frames)
+    square = square_of(track_image(photo).landmarks[0], (320, 320))
+    assert rate == 25 and len(found) == 3 and all(frame.shape == photo.shape for frame in found)
+    happy = posed(photo, options)
+    changed = (found[0] != happy).any(-1)
+    assert changed[square.y + square.side // 2, square.x + square.side // 2]
+    changed[square.y : square.y + square.side, square.x : square.x + square.side] = False
+    assert not changed.any(), "around the square is the photo"
+    assert (happy != photo).any(), "the emotion is drawn into what the networks read"
+    np.testing.assert_array_equal(posed(photo, PortraitOptions()), photo)
+
+
+def test_the_rim_fades_except_where_the_photo_ends() -> None:
+    share = rim_share((100, 200), Square(50, 0, 100))
+    assert share[50, 50] == 1 and share[0, 50] == share[99, 50] == 1 and share[50, 0] < 0.05 and share[50, 99] < 0.05
+
+
+def test_a_portrait_without_the_profiles_files_says_which_ones_it_wants(tmp_path: Path) -> None:
+    photo = np.ascontiguousarray(data.astronaut()[:320, 60:380])
+    with pytest.raises(WeightsError, match=r"net.safetensors .* vae.safetensors .* speech.safetensors"):
+        render_portrait(photo, Speech(np.ones(1600, np.float32), 16000), folder=tmp_path)
+
+
+def test_the_benchmark_times_only_on_a_gpu(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     once = replace(SAMPLE, guidance=1.0, steps=1)
-    plain, guided = (hallo2.operations(parts, TINY, sample) for sample in (once, replace(once, guidance=2.0)))
-    assert plain < guided < 2 * plain, "the denoiser runs twice, the decoder once"
     ticks = iter([5.0, 7.0])
     public = hallo2.Public(parts, hallo2.nobody(once, TINY), once)
     assert hallo2.timed(public, hallo2.heard(TINY, once), once, 2, lambda: next(ticks)) == 2 * 4 / 2.0

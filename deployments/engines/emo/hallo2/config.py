@@ -89,3 +89,4 @@ class ProfileConfig:
     net: Hallo2Config = field(default_factory=Hallo2Config)
     vae: VaeConfig = field(default_factory=VaeConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
+    half: bool = True  # weights in bfloat16

@@ -44,16 +44,22 @@ def same(name: str) -> str:
     return name
 
 
-def load_parts(folder: Path, config: ProfileConfig | None = None, kind: torch.dtype = torch.bfloat16) -> Parts:
+def check_files(folder: Path) -> None:
+    """Raise WeightsError that says which of the profile's files are not in a folder, and what they are."""
+    gone = [name for name in FILES if not (folder / name).is_file()]
+    if gone:
+        told = "; ".join(f"{name} ({FILES[name]})" for name in gone)
+        raise WeightsError(f"expected the hallo2 profile's files in {folder}, got no {told}; put them there")
+
+
+def load_parts(folder: Path, config: ProfileConfig | None = None) -> Parts:
     """The profile's networks from the files in a folder, on the GPU where there is one.
 
     Raises WeightsError for files that are not there, for a pickle, and with the lists of keys for other networks' files.
     """
     config = config or ProfileConfig()
-    gone = [name for name in FILES if not (folder / name).is_file()]
-    if gone:
-        told = "; ".join(f"{name} ({FILES[name]})" for name in gone)
-        raise WeightsError(f"expected the hallo2 profile's files in {folder}, got no {told}; put them there")
+    check_files(folder)
+    kind = torch.bfloat16 if config.half else torch.float32
     vae = load(lambda: Vae(config.vae), folder / VAE, vae_name, kind)
     vae.decoder = accelerate(vae.decoder)
     return Parts(
