@@ -88,7 +88,7 @@ def _scaled(prediction: Prediction, template: TemplateMouth, options: MotionOpti
 def pause_weight(prediction: Prediction, times: Doubles, seconds: float) -> Doubles:
     """How much the mouth rests [T], 0..1: 1 inside pauses of 160 ms or more and outside the speech, eased over 100 ms.
 
-    The easing lies inside the pause, so that speech keeps its full movement.
+    The easing lies inside the pause, so that speech keeps its full movement. Where what is heard is no speech, it rests too.
     """
     depth = np.maximum(-times, times - seconds)
     for start, stop in _runs(prediction.silence > SILENT):
@@ -99,7 +99,7 @@ def pause_weight(prediction: Prediction, times: Doubles, seconds: float) -> Doub
         if high - low >= PAUSE_SECONDS:
             depth = np.maximum(depth, np.minimum(times - low, high - times))
     ramp = np.clip(depth / EASE_SECONDS, 0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
+    return np.maximum(ramp * ramp * (3 - 2 * ramp), 1 - np.interp(times, prediction.step_times(), prediction.speaking))
 
 
 def closure_weight(prediction: Prediction, speech: Speech, times: Doubles) -> Doubles:

@@ -14,6 +14,7 @@ from torch import nn
 from deployments.contracts import LIP_COEFFICIENTS
 from deployments.motion.phoneme_net import CHANNELS, DATA, SMALL_BANDS, STEP_SECONDS, load_weights, speech_features
 from deployments.motion.phonemes import BILABIAL, SILENCE
+from deployments.motion.speaking import speaking
 
 FEATURES = CHANNELS + SMALL_BANDS
 OUTPUTS = LIP_COEFFICIENTS + 1
@@ -89,6 +90,7 @@ class Prediction:
     silence: Floats  # [S] posterior
     bilabial: Floats  # [S] posterior of p, b, m
     features: Floats  # [S, 212]
+    speaking: Floats  # [S] how surely somebody speaks, 0..1
 
     def step_times(self) -> NDArray[np.float64]:
         """Centres [S] of the steps in seconds."""
@@ -116,6 +118,7 @@ def predict(samples: Floats, head: HeadEnsemble | None = None) -> Prediction:
         silence=posteriors[:, SILENCE],
         bilabial=posteriors[:, BILABIAL],
         features=features,
+        speaking=speaking(features[:, CHANNELS:], posteriors),
     )
 
 

@@ -35,13 +35,23 @@ def music() -> NDArray[np.float32]:
     return np.concatenate(out).astype(np.float32)
 
 
+def noise(size: int) -> NDArray[np.float32]:
+    return 0.01 * np.random.default_rng(0).standard_normal(size).astype(np.float32)
+
+
+def tone() -> NDArray[np.float32]:
+    return (0.1 * np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE)).astype(np.float32)
+
+
 def sounds() -> dict[str, Speech]:
     other = np.roll(voice()[::-1], RATE // 3)
     telephone = resample_poly(voice(), 1, 2).astype(np.float32)
     return {
         "silence": Speech(np.zeros(2 * RATE, np.float32), RATE),
-        "noise": Speech(0.01 * np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32), RATE),
+        "noise": Speech(noise(2 * RATE), RATE),
         "music": Speech(music(), RATE),
+        "tone": Speech(tone(), RATE),
+        "under noise": Speech(voice() + noise(len(voice())) * float(voice().std() / 0.01), RATE),
         "telephone": Speech(telephone, RATE // 2),
         "short": Speech(voice()[RATE // 2 : RATE // 2 + RATE // 5], RATE),
         "clipped": Speech(np.clip(20 * voice(), -1, 1), RATE),
@@ -64,10 +74,19 @@ def opening(speech: Speech) -> NDArray[np.float64]:
 @pytest.mark.parametrize("name", sounds())
 def test_any_sound_moves_a_mouth_within_its_range(name: str) -> None:
     opened = opening(sounds()[name])
-    if name in ("silence",):
+    if name in ("silence", "noise", "music"):
         assert np.abs(opened).max() < 0.005
-    if name in ("telephone", "clipped", "two speakers", "no known language"):
-        assert opened.std() > 0.01
+    if name == "tone":
+        assert (np.abs(opened) < 0.005).mean() > 0.8, "where it begins and ends it may be a word"
+    if name in ("telephone", "clipped", "two speakers", "no known language", "under noise"):
+        assert opened.std() > 0.01 and (opened > 0.02).mean() > 0.3
+
+
+def test_speech_between_noise_opens_the_mouth_and_the_noise_does_not() -> None:
+    opened = opening(Speech(np.concatenate([noise(3 * RATE), voice(), noise(3 * RATE)]), RATE))
+    said = slice(75, 75 + 25 * len(voice()) // RATE)
+    assert (opened[said] > 0.02).mean() > 0.3
+    assert np.abs(opened[:25]).max() < 0.005 and np.abs(opened[-25:]).max() < 0.005
 
 
 @pytest.mark.parametrize("name", ["telephone", "clipped"])

@@ -77,6 +77,13 @@ def test_a_stream_is_told_where_to_look() -> None:
     assert across[0] < across[1] - 0.1 and across[1] < across[2] - 0.1
 
 
+def test_noise_keeps_the_mouth_of_a_stream_shut_once_it_is_known_for_noise() -> None:
+    noise = 0.03 * np.random.default_rng(0).standard_normal(3 * 16000).astype(np.float32)
+    made = poses(np.concatenate([noise, sound()]), Controls())
+    gap = np.array([p.displacement[LOWER, 1] - p.displacement[UPPER, 1] for p in made])
+    assert np.ptp(gap[50:70]) < 0.005 and np.ptp(gap[90:]) > 0.03
+
+
 def test_a_long_stream_keeps_a_bounded_memory_of_its_sound() -> None:
     stream = PoseStream(model())
     made = [len(list(stream.push(np.zeros(16000, np.float32)))) for _ in range(14)]
