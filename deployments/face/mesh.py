@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
-from deployments.face.landmarks import FACE_OVAL, LOWER_INNER_LIP, UPPER_INNER_LIP
+from deployments.face.landmarks import FACE_OVAL, LIPS_INNER, LIPS_OUTER, LOWER_INNER_LIP, UPPER_INNER_LIP
 
 FACE_POINTS = 468
 SUBNASALE = 2
@@ -68,6 +68,19 @@ def reach_of(mean: NDArray[np.float32], side: tuple[float, float]) -> NDArray[np
     half = np.abs(mean[list(JAW), 0]).max()
     aside = (side[1] - np.abs(mean[:, 0]) / half) / (side[1] - side[0])
     return smoothstep(below) * smoothstep(aside)
+
+
+def skin_of(mesh: FaceMesh) -> NDArray[np.float32]:
+    """Weight [U]: 0 at the lips and the vertices next to them, 1/2 at those beyond, 1 from there on."""
+    weight = np.zeros(len(mesh.alpha), np.float32)
+    near = np.isin(np.arange(len(weight)), (*LIPS_OUTER, *LIPS_INNER))
+    for share in (0.0, 0.5):
+        corners = mesh.triangles[near[mesh.triangles].any(axis=1)]
+        reached = np.isin(np.arange(len(weight)), corners) & ~near
+        weight[reached] = share
+        near |= reached
+    weight[~near] = 1.0
+    return weight
 
 
 def smoothstep(x: NDArray[np.float32]) -> NDArray[np.float32]:

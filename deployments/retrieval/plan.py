@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Avatar, Motion, Picture, Track
+from deployments.face.mesh import skin_of
 from deployments.face.pose import CanonicalFaces, canonical
 from deployments.face.retarget import retarget
 from deployments.motion.dubbing import track_coefficients
@@ -61,6 +62,7 @@ class Plan:
         self.own = bank.mesh.vertices(self.faces.points)
         self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted)
         self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config)
+        self.skin = skin_of(bank.mesh)
 
     def pixels(self, row: int) -> NDArray[np.float32]:
         """Target vertices [U, 2] in pixels."""
@@ -72,5 +74,5 @@ class Plan:
         if row < 0:
             return None
         filmed = self.faces.to_pixels(self.own[row], row)[:, :2]
-        here = place(self.bank, self.pixels(row), filmed, picture.size())
+        here = place(self.bank, self.pixels(row), filmed, picture.size(), self.skin)
         return None if here is None else (row, here)

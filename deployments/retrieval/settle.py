@@ -15,6 +15,11 @@ from deployments.retrieval.warp import STILL, Place, longest
 from kernels.lay_over import lay_over
 
 MOVED = 0.6  # pixels from which on the moved picture shows alone: less is not worth being sampled anew
+ALIKE, OTHER = 35.0, 70.0  # levels between two pictures of the same skin, and between skin and something else
+COARSE = 2  # pixels a side that are looked at as one
+FEW = 30  # of those: too few to know the light by
+SOFT = 0.015  # eye distances: sigma of the border of what is something else
+WIDER = np.ones((3, 3), np.uint8)
 
 Floats = NDArray[np.float32]
 
@@ -28,12 +33,37 @@ def settle(here: Place, frame: NDArray[Any], mouth: Floats, correction: Floats |
     frame = frame.astype(np.float32, copy=False)  # cubic reading of floats is four times as fast as of bytes
     followed = follow(here, frame)
     moved = smoothstep((longest(here.way) - STILL) / (MOVED - STILL))
-    rim = rim_of(here.alpha)
+    alpha = here.alpha * belonging(here, followed, mouth)
+    rim = rim_of(alpha)
     filmed = frame[rim.at]
     around = filmed + moved[rim.at][:, None] * (followed[rim.at] - filmed)
     shift = rim.shift(around - mouth[rim.at])
     picture = mouth if correction is None else mouth + correction
-    return Patch(here.x, here.y, *lay_over(followed, picture, here.alpha, moved, shift))
+    return Patch(here.x, here.y, *lay_over(followed, picture, alpha, moved, shift))
+
+
+def belonging(here: Place, followed: Floats, mouth: Floats) -> Floats | float:
+    """How much of a new picture belongs to the head [h, w], 0..1: collar, hair and background that were remembered with
+    another bearing of the head do not, and neither does skin where a hand or a microphone is filmed now.
+
+    Away from the lips, the two pictures show the same skin; where they are far apart, one of them shows something else.
+    """
+    if here.skin is None:
+        return 1.0
+    height, width = here.alpha.shape
+    size = (-(-width // COARSE), -(-height // COARSE))
+    new, filmed, alpha, skin = (
+        cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (mouth, followed, here.alpha, here.skin)
+    )
+    apart = new - filmed
+    sure = (alpha > 0.3) & (skin > 0.8)
+    if sure.sum() < FEW:
+        return 1.0
+    apart = np.abs(apart - np.median(apart[sure], axis=0))  # another light is no other thing
+    far = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])
+    foreign = smoothstep((far - ALIKE) / (OTHER - ALIKE)) * skin
+    foreign = cv2.GaussianBlur(cv2.dilate(foreign, WIDER), (0, 0), max(0.5, SOFT * here.unit / COARSE))
+    return 1 - cv2.resize(foreign, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def follow(here: Place, frame: Floats) -> Floats:

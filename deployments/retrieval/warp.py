@@ -36,12 +36,16 @@ class Place:
     raster: MeshRaster
     alpha: NDArray[np.float32]
     way: NDArray[np.float32]
+    skin: NDArray[np.float32] | None = None  # [h, w] 0 at the lips, 1 away from them; None: not known
+    unit: float = 1.0  # eye distance in pixels
 
 
-def place(bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...]) -> Place | None:
+def place(
+    bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...], skin: NDArray[np.float32] | None = None
+) -> Place | None:
     """The place of mesh vertices `target` [U, 2] (pixels) in a picture of `size` (height, width); None if off screen.
 
-    `filmed` [U, 2] is where the picture itself has them.
+    `filmed` [U, 2] is where the picture itself has them; `skin` [U] is 0 at the lips and 1 away from them.
     """
     box = mesh_box(bank, target, size)
     if box is None:
@@ -51,7 +55,9 @@ def place(bank: Bank, target: Floats, filmed: Floats, size: tuple[int, ...]) -> 
     alpha = soft_mask(bank, raster, target - np.array([x0, y0], np.float32))
     way = smooth(raster, filmed - target, target)
     rows, columns = shown(np.maximum(alpha, longest(way) > STILL))
-    return Place(x0 + columns.start, y0 + rows.start, raster.window(rows, columns), alpha[rows, columns], way[rows, columns])
+    corner, part = (x0 + columns.start, y0 + rows.start), (rows, columns)
+    away = None if skin is None else smooth(raster, skin[:, None], target)[part]
+    return Place(*corner, raster.window(*part), alpha[part], way[part], away, eye_distance(target))
 
 
 def soft_mask(bank: Bank, raster: MeshRaster, target: Floats) -> Floats:

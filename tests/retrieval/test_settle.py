@@ -14,10 +14,10 @@ HEIGHT, WIDTH = 33, 47
 PLAIN = np.full((HEIGHT, WIDTH, 3), 90.0, np.float32)
 
 
-def place_of(alpha: np.ndarray, way: np.ndarray) -> Place:
+def place_of(alpha: np.ndarray, way: np.ndarray, skin: np.ndarray | None = None) -> Place:
     corners = np.array([[0, 0], [WIDTH, 0], [0, HEIGHT]], np.float32)
     raster = rasterize(np.array([[0, 1, 2]], np.int32), corners, HEIGHT, WIDTH)
-    return Place(6, 4, raster, alpha.astype(np.float32), way.astype(np.float32))
+    return Place(6, 4, raster, alpha.astype(np.float32), way.astype(np.float32), skin, unit=20.0)
 
 
 def on(frame: np.ndarray, patch: Patch) -> np.ndarray:
@@ -58,3 +58,17 @@ def test_one_layer_is_what_the_new_picture_on_the_moved_one_is(share: float) -> 
         assert np.abs(patch.rgb - (moved if share == 0 else PLAIN).clip(0, 255)).max() <= 0.5
     else:
         assert np.abs(patch.rgb.mean((0, 1)) - moved.mean((0, 1))).max() < 1, "the rim's colour is the moved frame's"
+
+
+def test_a_remembered_collar_does_not_cover_the_skin_that_is_filmed_there() -> None:
+    alpha = np.ones((HEIGHT, WIDTH))
+    lips = np.ones((HEIGHT, WIDTH), np.float32)
+    lips[:, :16] = 0  # teeth may be as far from the filmed picture as they like
+    mouth = PLAIN + 12  # remembered in another light
+    mouth[:, :8] = 240  # teeth
+    mouth[:, 36:] = 240  # a collar
+    rgb = settle(place_of(alpha, np.zeros((HEIGHT, WIDTH, 2)), lips), PLAIN, mouth)
+    seen = on(PLAIN, rgb)
+    assert np.abs(seen[:, :7] - 240).max() <= 1, "the mouth is shown whatever was filmed"
+    assert np.abs(seen[:, 18:32] - 102).max() <= 1, "another light is no other thing"
+    assert np.abs(seen[:, 39:] - 90).max() <= 1, "the collar stays away"
