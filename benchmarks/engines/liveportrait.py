@@ -1,10 +1,12 @@
 """Speed of vasa1's liveportrait profile with random weights: python -m benchmarks.engines.liveportrait [--small] [--json FILE].
 
     once_ms       a photo's volume and key points (F, M): once for a film
-    warp_ms       W of a frame; draw_ms G; stitch_ms S; frame_ms all three and the way of the pixels to the host
-    plain_*_ms    the same networks as they are published, nothing folded, unless --quick
+    warp_ms       W of a frame; draw_ms G; stitch_ms S
+    plain_*_ms    the same networks as they are published, nothing folded, single precision, unless --quick
+    film          frame_ms: all three and the way of the pixels to the host, so many frames `together`
     motion_ms     of a frame: the transformer's window of 100 frames, all its steps estimated from the measured ones
-Random weights take the same time as trained ones. Medians; on a GPU in half precision, compiled with --compile.
+Random weights take the same time as trained ones. Medians: on a CPU of the process's own time, since machines are busy with
+other work; on a GPU of the wall clock, W and G in half precision, compiled with --compile.
 """
 
 from __future__ import annotations
@@ -35,8 +37,7 @@ from deployments.engines.vasa1.liveportrait.config import (
     WarpConfig,
 )
 from deployments.engines.vasa1.liveportrait.layers import fold_all
-from deployments.engines.vasa1.liveportrait.load import PortraitNets, device, new_portrait_nets
-from deployments.engines.vasa1.liveportrait.render import halved
+from deployments.engines.vasa1.liveportrait.load import PortraitNets, device, new_portrait_nets, placed
 from deployments.engines.vasa1.liveportrait.sampling import FRAME, denoise, noise_of
 from deployments.engines.vasa1.liveportrait.transformer import MotionNet
 
@@ -81,14 +82,15 @@ def random_nets(config: PortraitNetsConfig, where: torch.device) -> PortraitNets
 
 
 def median_ms(work: Callable[[], Any], repeats: int, where: torch.device) -> float:
-    """Milliseconds of one call, the middle of `repeats` after one that is not counted."""
+    """Milliseconds of one call, the middle of `repeats` after one that is not counted; on a CPU the process's own time."""
     spent = []
+    clock = time.perf_counter if where.type == "cuda" else time.process_time
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        began = clock()
         work()
         if where.type == "cuda":
             torch.cuda.synchronize()
-        spent.append(1000 * (time.perf_counter() - began))
+        spent.append(1000 * (clock() - began))
     return round(statistics.median(spent[1:]), 3)
 
 
@@ -99,22 +101,31 @@ def frame_figures(nets: PortraitNets, repeats: int, prefix: str = "") -> dict[st
     torch.manual_seed(0)
     picture, points = torch.rand(1, 3, side, side, device=where), torch.rand(1, nets.config.points, 3, device=where) - 0.5
     goal = points + 0.05
-    found: dict[str, float] = {}
-    with halved(where):
-        volume = nets.appearance(picture)
-        features = nets.warping(volume, points, goal)
-        found[f"{prefix}warp_ms"] = median_ms(lambda: nets.warping(volume, points, goal), repeats, where)
-        found[f"{prefix}draw_ms"] = median_ms(lambda: nets.generator(features), repeats, where)
-        if not prefix:
-            found["once_ms"] = median_ms(lambda: (nets.appearance(picture), nets.pose(picture)), repeats, where)
-            found["stitch_ms"] = median_ms(lambda: nets.stitching(points, goal), repeats, where)
+    volume = nets.appearance(picture).to(nets.dtype)
+    features = nets.warping(volume, points, goal)
+    parts: dict[str, Callable[[], Any]] = {
+        "once_ms": lambda: (nets.appearance(picture), nets.pose(picture)),
+        "stitch_ms": lambda: nets.stitching(points, goal),
+        "warp_ms": lambda: nets.warping(volume, points, goal),
+        "draw_ms": lambda: nets.generator(features),
+    }
+    wanted = [name for name in parts if not prefix or name in ("warp_ms", "draw_ms")]
+    return {prefix + name: median_ms(parts[name], repeats, where) for name in wanted}
 
-            def frame() -> None:
-                made = nets.generator(nets.warping(volume, points, nets.stitching(points, goal)))
-                (made[0] * 255).to(torch.uint8).cpu().numpy()
 
-            found["frame_ms"] = median_ms(frame, repeats, where)
-    return found
+@torch.inference_mode()
+def film_figures(nets: PortraitNets, together: int, repeats: int) -> dict[str, float]:
+    """Time of a frame when so many are drawn at once, and its way to the host."""
+    where, side, count = nets.device, nets.config.side, nets.config.points
+    volume = nets.appearance(torch.rand(1, 3, side, side, device=where)).to(nets.dtype)
+    points = torch.rand(1, count, 3, device=where) - 0.5
+    goals = points + 0.05 * torch.rand(together, count, 3, device=where)
+
+    def film() -> None:
+        made = nets.generator(nets.warping(volume, points, nets.stitching(points, goals)))
+        (made.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+    return {"together": together, "frame_ms": round(median_ms(film, repeats, where) / together, 3)}
 
 
 @torch.inference_mode()
@@ -140,8 +151,10 @@ def measure(small: bool, repeats: int, quick: bool, compiled: bool = False) -> d
     plain = {} if quick else frame_figures(copy.deepcopy(nets), repeats, "plain_")
     for net, _ in nets.parts():
         fold_all(net)
-        if compiled and net in (nets.warping, nets.generator):
-            net.compile(mode="max-autotune-no-cudagraphs")
+    nets = placed(nets, where, torch.float16 if where.type == "cuda" else torch.float32)
+    if compiled:
+        nets.warping.compile()
+        nets.generator.compile()
     return {
         "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -149,6 +162,7 @@ def measure(small: bool, repeats: int, quick: bool, compiled: bool = False) -> d
         "side": 2 * config.side,
         "compiled": compiled,
         "frame": frame_figures(nets, repeats) | plain,
+        "film": [film_figures(nets, count, repeats) for count in ((1, 4, 8) if where.type == "cuda" else (1,))],
         "motion": motion_figures(motion, where, 2 if where.type == "cpu" else 50),
     }
 

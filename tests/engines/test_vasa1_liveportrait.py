@@ -27,6 +27,7 @@ from deployments.engines.vasa1.liveportrait.load import (
     load_portrait_nets,
     load_template,
     new_portrait_nets,
+    placed,
 )
 from deployments.engines.vasa1.liveportrait.names import APPEARANCE, GENERATOR, MOTION, STITCHING, Names
 from deployments.engines.vasa1.liveportrait.sampling import signal_shares
@@ -116,6 +117,19 @@ def test_folding_changes_no_answer(nets: PortraitNets) -> None:
     sound = torch.randn(1, 24, 16)
     for one, other in zip(folded(motion).listen(sound), motion.listen(sound), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_gives_nearly_the_same_frame(nets: PortraitNets) -> None:
+    low = copy.deepcopy(nets)
+    for net in (low.warping, low.generator):
+        fold_all(net)
+    low = placed(low, torch.device("cpu"), torch.float16)
+    torch.manual_seed(3)
+    volume, points = nets.appearance(torch.rand(1, 3, 64, 64)), torch.rand(1, 5, 3) - 0.5
+    goals = points + 0.2 * torch.randn(2, 5, 3)
+    want = nets.generator(nets.warping(volume, points, goals))
+    made = low.generator(low.warping(volume.half(), points, goals))
+    assert made.dtype == torch.float16 and (made.float() - want).abs().mean() < 0.005 < want.std()
 
 
 def test_what_a_layer_hears_is_attention_to_the_frames_own_sound() -> None:

@@ -85,7 +85,7 @@ class StyledBlock(Folds):
 def joined(gain: nn.Conv2d, offset: nn.Conv2d) -> nn.Conv2d:
     """One convolution that answers 1 + gain, then offset."""
     assert gain.bias is not None and offset.bias is not None
-    both = nn.Conv2d(gain.in_channels, 2 * gain.out_channels, 3, padding=1)
+    both = nn.Conv2d(gain.in_channels, 2 * gain.out_channels, 3, padding=1).to(gain.weight)
     with torch.no_grad():
         both.weight.copy_(torch.cat([gain.weight, offset.weight]))
         both.bias.copy_(torch.cat([1 + gain.bias, offset.bias]))  # type: ignore[union-attr]

@@ -24,10 +24,11 @@ class Folds(nn.Module):
 
 
 def fold_all(net: nn.Module) -> None:
-    """Fold every part of a network that folds."""
+    """Fold every part of a network that folds; it learns nothing from then on."""
     for part in list(net.modules()):
         if isinstance(part, Folds):
             part.fold()
+    net.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -45,6 +45,7 @@ class PortraitNets:
     generator: Generator
     stitching: Stitching
     device: torch.device
+    dtype: torch.dtype = torch.float32  # of W and G, which work on every frame
 
     def parts(self) -> tuple[tuple[nn.Module, Names], ...]:
         """Every network and how its file calls its tensors."""
@@ -83,8 +84,16 @@ def load_portrait_nets(folder: Path, config: PortraitNetsConfig | None = None) -
     nets = new_portrait_nets(config)
     for net, names in nets.parts():
         fill(net, read(folder, names.file), names, folder)
-        net.to(nets.device)
-    return nets
+    return placed(nets, nets.device, torch.float16 if nets.device.type == "cuda" else torch.float32)
+
+
+def placed(nets: PortraitNets, where: torch.device, dtype: torch.dtype) -> PortraitNets:
+    """The networks on a device; those of every frame in another precision (half on a GPU, as their authors run them)."""
+    for net, _ in nets.parts():
+        net.to(where)
+    nets.warping.to(dtype)
+    nets.generator.to(dtype)
+    return replace(nets, device=where, dtype=dtype)
 
 
 @lru_cache(maxsize=1)
@@ -150,8 +159,7 @@ def fill(net: nn.Module, found: Tensors, names: Names, folder: Path) -> None:
     kept = {name: tensor for name, tensor in found.items() if not re.search(names.constants, name)}
     compare(kept, names.wanted(ours), folder / names.file)
     net.load_state_dict(names.translated(kept, ours))
-    net.eval().requires_grad_(False)
-    fold_all(net)
+    fold_all(net.eval())
 
 
 def compare(found: Tensors, wanted: dict[str, tuple[int, ...]], path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 
 import numpy as np
@@ -15,6 +14,8 @@ from deployments.engines.vasa1.liveportrait.keypoints import Face, moved, read_f
 from deployments.engines.vasa1.liveportrait.load import PortraitNets
 from deployments.engines.vasa1.liveportrait.square import cut_small, paste_of, square_of
 
+TOGETHER = 4  # frames that a GPU draws at once
+
 
 class Portrait:
     """A photo [H, W, 3] whose face [478, 3] moves."""
@@ -24,8 +25,8 @@ class Portrait:
         square = square_of(landmarks, 2 * side, CropConfig())
         self.paste = paste_of(square, photo.shape, CropConfig())
         picture = torch.from_numpy(cut_small(photo, square, side)).permute(2, 0, 1)[None].to(nets.device) / 255
-        with torch.inference_mode(), halved(nets.device):
-            self.volume = nets.appearance(picture)
+        with torch.inference_mode():
+            self.volume = nets.appearance(picture).to(nets.dtype)
             self.source = read_face(nets.pose(picture))
             self.points = self.source.points()
 
@@ -34,16 +35,16 @@ class Portrait:
         with torch.inference_mode():
             goals = moved(self.source, on(motion, self.nets.device), head, lips, nearer).points()
             goals = self.nets.stitching(self.points, goals)
-        for goal in goals.split(1):
-            yield self.draw(goal)
+        for few in goals.split(TOGETHER if self.nets.device.type == "cuda" else 1):
+            yield from self.draw(few)
 
-    def draw(self, goal: torch.Tensor) -> NDArray[np.uint8]:
-        """The square whose key points are [1, P, 3]."""
-        with torch.inference_mode(), halved(self.nets.device):
-            features = self.nets.warping(self.volume, self.points, goal)
-            picture = self.nets.generator(features)[0]
-        pixels = (picture.float() * 255).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(1, 2, 0).cpu().numpy()
+    def draw(self, goals: torch.Tensor) -> NDArray[np.uint8]:
+        """The squares [B, S, S, 3] whose key points are [B, P, 3]."""
+        with torch.inference_mode():
+            features = self.nets.warping(self.volume, self.points, goals)
+            pictures = self.nets.generator(features).permute(0, 2, 3, 1)
+            pixels = (pictures.float() * 255).round().clamp(0, 255).to(torch.uint8)
+        return pixels.contiguous().cpu().numpy()
 
     def frames(self, motion: Face, head: float = 1.0, lips: float = 1.0, nearer: float = 1.0) -> Iterator[NDArray[np.uint8]]:
         """The photo with each of the drawn squares in its place."""
@@ -54,8 +55,3 @@ class Portrait:
 def on(face: Face, device: torch.device) -> Face:
     """The same face on a device."""
     return Face(**{field.name: getattr(face, field.name).to(device) for field in fields(Face)})
-
-
-def halved(device: torch.device) -> AbstractContextManager[object]:
-    """Half precision on a GPU, as the checkpoints are run by their authors; single precision on a CPU."""
-    return torch.autocast("cuda", torch.float16) if device.type == "cuda" else nullcontext()

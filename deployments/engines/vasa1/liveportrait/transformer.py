@@ -59,7 +59,7 @@ class Layer(Folds):
         """Both maps that the sound goes through become one, multiplied in float64."""
         if self.heard is None:
             out, weight, bias = self.hear.leave, self.hear.enter.weight.chunk(3)[2], self.hear.enter.bias.chunk(3)[2]
-            self.heard = nn.Linear(weight.shape[1], len(weight))
+            self.heard = nn.Linear(weight.shape[1], len(weight)).to(weight)
             self.heard.weight.copy_(out.weight.double() @ weight.double())
             self.heard.bias.copy_(out.weight.double() @ bias.double() + out.bias.double())
             del self.hear

@@ -46,7 +46,8 @@ class Hourglass(nn.Module):
         """[N, I, D, H, W] -> [N, `width`, D, H, W]."""
         kept = [x]
         for layer in self.down:
-            kept.append(functional.avg_pool3d(layer(kept[-1]), (1, 2, 2)))
+            y = layer(kept[-1])
+            kept.append(functional.avg_pool2d(y.flatten(1, 2), 2).unflatten(1, y.shape[1:3]))
         x = kept.pop()
         for layer in self.up:
             x = torch.cat([layer(x), kept.pop()], 1)
