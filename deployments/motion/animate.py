@@ -128,7 +128,7 @@ def close_lips(coefficients: Doubles, weight: Doubles, template: TemplateMouth) 
     target = start - np.maximum(start - template.closed, 0) * weight
     for _ in range(3):
         aperture = space.aperture(coefficients.astype(np.float32)).astype(np.float64)
-        slope = _aperture_slope(space, coefficients)
+        slope = aperture_slope(space, coefficients)
         way = slope * template.std.astype(np.float64) ** 2
         along = np.maximum((slope * way).sum(1), 1e-12)
         excess = np.maximum(aperture - target, 0)
@@ -136,7 +136,7 @@ def close_lips(coefficients: Doubles, weight: Doubles, template: TemplateMouth) 
     return coefficients
 
 
-def _aperture_slope(space: LipSpace, coefficients: Doubles) -> Doubles:
+def aperture_slope(space: LipSpace, coefficients: Doubles) -> Doubles:
     """Change of the aperture with each coefficient [T, 8], by central differences."""
     step = 1e-2
     columns = []

@@ -13,7 +13,7 @@ from deployments.audio.tts import synthesize
 from deployments.contracts import Speech
 from deployments.engines.vasa1.config import MotionConfig
 from deployments.engines.vasa1.latents import GAZE, LATENT, LID, LIPS, measure
-from deployments.engines.vasa1.motion import WEIGHTS, generate, guidance_of
+from deployments.engines.vasa1.motion import WEIGHTS, Told, generate, guidance_of, mixed_lips
 from deployments.engines.vasa1.sampling import Guidance, guided, noise_of, sample
 from deployments.engines.vasa1.train import Passage, train
 from deployments.engines.vasa1.transformer import AUDIO, CONTROL_SIZES, CONTROLS, Conditions, MotionTransformer
@@ -58,6 +58,19 @@ def passages(count: int) -> list[Passage]:
 @pytest.fixture(scope="module")
 def taught() -> MotionTransformer:
     return train(passages(160), [], 300, 16, 0, SMALL)
+
+
+def test_lips_open_as_the_regression_says_and_are_shaped_by_both() -> None:
+    rng = np.random.default_rng(0)
+    heard, made = rng.standard_normal((40, AUDIO)).astype(np.float32), rng.standard_normal((40, 8)).astype(np.float32)
+    told = Told.by(heard, mouth())
+    lips = mixed_lips(made, told)
+    np.testing.assert_allclose(lips @ told.way, told.opening, atol=1e-5)
+    aside = np.eye(8) - np.outer(told.way, told.way) / (told.way @ told.way)
+    share = MotionConfig().regression_share
+    np.testing.assert_allclose(lips @ aside, ((1 - share) * made + share * told.lips) @ aside, atol=1e-5)
+    assert np.abs(np.diff(told.opening)).mean() < np.abs(np.diff(told.lips @ told.way)).mean(), "it is smoothed"
+    assert np.array_equal(told.part(slice(3, 9)).opening, told.opening[3:9])
 
 
 def test_noise_belongs_to_the_frame_and_not_to_the_window() -> None:

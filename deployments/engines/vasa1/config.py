@@ -53,7 +53,9 @@ class MotionConfig:
     steps: int = 8  # of sampling
     temperature: float = 0.5  # size of the noise: 0 gives the most likely motion, 1 a typical one
     guidance: float = 0.0  # lambda_A (0.5 in the paper): here it widens what is wide enough and tells nothing new
-    regression_share: float = 0.7  # of the shared regression in the lips: it opens the mouth better, the other shapes it better
+    regression_share: float = 0.4  # of the shared regression in the lips' shape: the transformer shapes them better
+    opening_share: float = 0.5  # of its opening that its own answer for it tells; the rest is that of its eight coefficients
+    opening_smooth: float = 0.7  # frames: deviation of the smoothing of the opening, which trembles by itself
 
 
 @dataclass(frozen=True)

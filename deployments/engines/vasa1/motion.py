@@ -5,6 +5,7 @@ Only what speech moves is taken from it where the template is a video: head, gaz
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def generate(speech: Speech, times: NDArray[np.float64], template: Any, guidance
     prediction = predict(samples)
     steps = frame_times(len(samples) / 16000)
     heard = hear(prediction, steps, template.residual)
-    lips = mixed_lips(sample_lips(heard, guidance), heard)
+    lips = mixed_lips(sample_lips(heard, guidance), Told.by(heard, template))
     times = np.asarray(times, np.float64)
     at_frames = smooth_interpolation(times, steps, placed_lips(lips, template, options.expression))
     quiet = pause_weight(prediction, times, len(samples) / 16000)
@@ -54,7 +55,7 @@ def generate(speech: Speech, times: NDArray[np.float64], template: Any, guidance
     if options.expression > 0:
         coefficients = close_lips(coefficients, closure_weight(prediction, speech, times), template)
     info = {
-        "source": "diffusion transformer over face motion, averaged with the shared regression"
+        "source": "diffusion transformer over face motion, opened by the shared regression"
         + (" with the template's own correction" if template.residual else ""),
         "template_offset_ms": round(template.offset.seconds * 1000),
         "template_correlation": template.offset.correlation,
@@ -63,10 +64,40 @@ def generate(speech: Speech, times: NDArray[np.float64], template: Any, guidance
     return Motion(coefficients.astype(np.float32), np.ones(len(times), np.float32), info)
 
 
-def mixed_lips(made: Floats, heard: Floats) -> Floats:
-    """The transformer's lips [T, 8] and the shared regression's, averaged; both in a person's own spread."""
+@dataclass(frozen=True)
+class Told:
+    """What the shared regression says of the lips, in a person's own spread."""
+
+    lips: Floats  # [T, 8]
+    opening: Floats  # [T] along `way`
+    way: Floats  # [8] how the opening of this person's mouth changes with each of the eight
+
+    @staticmethod
+    def by(heard: Floats, template: Any) -> Told:
+        """Of features [T, 442]: the opening is the mean of two answers that err differently, smoothed."""
+        from scipy.ndimage import gaussian_filter1d
+
+        from deployments.motion.animate import aperture_slope
+        from deployments.motion.lip_space import LipSpace
+
+        config, answers = MotionConfig(), regression_answers(heard)
+        lips = answers[:, :LIP_COEFFICIENTS]
+        way = aperture_slope(LipSpace.load(), template.mean[None].astype(np.float64))[0] * template.std
+        both = config.opening_share * answers[:, LIP_COEFFICIENTS] * np.linalg.norm(way) + (1 - config.opening_share) * lips @ way
+        opening = gaussian_filter1d(both, config.opening_smooth, mode="nearest")
+        return Told(lips, opening.astype(np.float32), way.astype(np.float32))
+
+    def part(self, rows: slice) -> Told:
+        """Some frames of it."""
+        return Told(self.lips[rows], self.opening[rows], self.way)
+
+
+def mixed_lips(made: Floats, told: Told) -> Floats:
+    """Lips [T, 8] in a person's own spread: opened as the regression says, shaped by both."""
     share = MotionConfig().regression_share
-    return np.asarray((1 - share) * made + share * regression_lips(heard), np.float32)
+    shaped = (1 - share) * made + share * told.lips
+    missing = (told.opening - shaped @ told.way) / max(float(told.way @ told.way), 1e-12)
+    return np.asarray(shaped + missing[:, None] * told.way, np.float32)
 
 
 def placed_lips(lips: Floats, template: Any, expression: float) -> Floats:
@@ -85,14 +116,14 @@ def sample_lips(heard: Floats, guidance: Any) -> Floats:
     return np.asarray(made * network.lip_gain.numpy(), np.float32)
 
 
-def regression_lips(heard: Floats) -> Floats:
-    """The shared regression's lips [T, 8] in a person's own spread, as it says them to the transformer."""
+def regression_answers(heard: Floats) -> Floats:
+    """The shared regression's lips and opening [T, 9] in a person's own spread, as it says them to the transformer."""
     from deployments.motion.animate import SMALLEST_SPREAD
     from deployments.motion.head import FEATURES, OUTPUTS, load_head
 
     steps = heard.reshape(len(heard), 2, FEATURES + OUTPUTS)[..., FEATURES:].mean(1)
     spread = np.maximum(load_head().spread.numpy(), SMALLEST_SPREAD)
-    return np.asarray((steps / spread)[:, :LIP_COEFFICIENTS], np.float32)
+    return np.asarray(steps / spread, np.float32)
 
 
 def guidance_of(options: dict[str, Any]) -> Any:

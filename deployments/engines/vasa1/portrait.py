@@ -14,7 +14,7 @@ from deployments.contracts import Motion, Progress, Speech, no_progress
 from deployments.engines.vasa1.config import FaceConfig, MotionConfig, portrait_profile
 from deployments.engines.vasa1.face import asked_latents, poses_of
 from deployments.engines.vasa1.latents import LIPS
-from deployments.engines.vasa1.motion import load_transformer, mixed_lips, placed_lips, smooth_interpolation
+from deployments.engines.vasa1.motion import Told, load_transformer, mixed_lips, placed_lips, smooth_interpolation
 from deployments.errors import OptionError
 from deployments.portrait.controls import Controls
 
@@ -97,8 +97,8 @@ def lips_of(made: Floats, heard: Floats, speech: Speech, prediction: Any, times:
     from deployments.portrait.move import generic_mouth
 
     seconds = speech.seconds
-    lips = mixed_lips(made[:, LIPS] * load_transformer().lip_gain.numpy(), heard)
     template = generic_mouth()
+    lips = mixed_lips(made[:, LIPS] * load_transformer().lip_gain.numpy(), Told.by(heard, template))
     at_frames = smooth_interpolation(times, frame_times(seconds)[: len(lips)], placed_lips(lips, template, 1.0))
     quiet = pause_weight(prediction, times, seconds)
     coefficients = at_frames + quiet[:, None] * (template.rest - at_frames)

@@ -19,7 +19,7 @@ from deployments.contracts import Motion
 from deployments.engines.vasa1.config import FaceConfig, StreamConfig
 from deployments.engines.vasa1.face import REACH, Moving, asked_latents, lids_of, placed, smoothed
 from deployments.engines.vasa1.latents import LATENT, LID, LIPS, RATE
-from deployments.engines.vasa1.motion import load_transformer, mixed_lips, placed_lips
+from deployments.engines.vasa1.motion import Told, load_transformer, mixed_lips, placed_lips
 from deployments.engines.vasa1.portrait import PortraitOptions, guidance_of_face
 from deployments.engines.vasa1.sampling import denoise, noise_of
 from deployments.engines.vasa1.speech_input import hear
@@ -143,7 +143,8 @@ class PoseStream:
         fade = ((np.arange(mixed) + 1) / (mixed + 1))[:, None].astype(np.float32)
         made[:mixed] = fade * made[:mixed] + (1 - fade) * self._ahead[:mixed]
         part = slice(size.before, size.before + count)
-        return made, self._lips(made[:count], heard[part], prediction, times[part], len(sound) / 16000)
+        told = Told.by(heard, generic_mouth()).part(part)
+        return made, self._lips(made[:count], told, prediction, times[part], len(sound) / 16000)
 
     @torch.inference_mode()
     def _sample(self, heard: Floats) -> Floats:
@@ -160,14 +161,13 @@ class PoseStream:
         noise = self._guidance.temperatures() * noise_of(self._guidance.seed, self.frames, self.frames + size.window)
         return np.asarray(denoise(self._network, torch.from_numpy(noise)[None], told, self._guidance)[0].numpy(), np.float32)
 
-    def _lips(self, made: Floats, heard: Floats, prediction: Any, times: NDArray[np.float64], seconds: float) -> Motion:
+    def _lips(self, made: Floats, told: Told, prediction: Any, times: NDArray[np.float64], seconds: float) -> Motion:
         from deployments.contracts import Speech
         from deployments.motion.animate import close_lips, closure_weight, pause_weight
 
         template = generic_mouth()
-        at_frames = placed_lips(mixed_lips(made[:, LIPS] * self._network.lip_gain.numpy(), heard), template, 1.0).astype(
-            np.float64
-        )
+        lips = mixed_lips(made[:, LIPS] * self._network.lip_gain.numpy(), told)
+        at_frames = placed_lips(lips, template, 1.0).astype(np.float64)
         quiet = pause_weight(prediction, times, seconds)
         coefficients = at_frames + quiet[:, None] * (template.rest - at_frames)
         untold = Speech(np.zeros(0, np.float32), 16000)  # no phonemes: closures are what the net hears
