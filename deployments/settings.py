@@ -12,6 +12,12 @@ def cache_folder() -> Path:
     return Path(asked).expanduser() if asked else Path.home() / ".cache" / "lipsync"
 
 
+def voices_folder() -> Path:
+    """Folder of the voices that the operator lists, NAME.onnx and NAME.onnx.json each (`LIPSYNC_VOICES`, default in the cache)."""
+    asked = os.environ.get("LIPSYNC_VOICES", "")
+    return Path(asked).expanduser() if asked else cache_folder() / "voices"
+
+
 def weights_mirror() -> str | None:
     """Folder or URL that is asked first for every model file (`LIPSYNC_WEIGHTS_MIRROR`), or None."""
     return os.environ.get("LIPSYNC_WEIGHTS_MIRROR") or None

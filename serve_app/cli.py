@@ -17,7 +17,7 @@ from deployments.errors import Cancelled, LipSyncError, OptionError, OutputError
 from serve_app.avatar_command import register as register_avatar
 from serve_app.personalize_command import register as register_personalize
 from serve_app.planner import SyncMode
-from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, segment
+from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, read_voice, segment
 from serve_app.serve_command import register
 
 app = typer.Typer(
@@ -52,6 +52,9 @@ Emotion = Annotated[str, typer.Option(help="neutral, happy, sad, surprised or an
 Gaze = Annotated[str, typer.Option(help="Where the eyes look, X,Y in eye widths: right and down in the picture, within 0.3.")]
 Distance = Annotated[float, typer.Option(help="How far away the head is: 0.8 to 1.25, 1 = as in the picture.")]
 QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
+Voice = Annotated[
+    str, typer.Option(help="Of the words: default, NAME of a voice in LIPSYNC_VOICES, or a Piper voice's file.onnx.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
@@ -72,6 +75,7 @@ def sync(
     face: Face = "largest",
     quality: QualityChoice = "high",
     expression: Expression = 1.0,
+    voice: Voice = "default",
     report: Annotated[Path | None, typer.Option(help="Folder of the quality report; default: OUT's name + .report.")] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave the quality report out.")] = False,
     server: Annotated[str | None, typer.Option(help="Have it made by the server at this URL (key: LIPSYNC_API_KEY).")] = None,
@@ -95,6 +99,7 @@ def sync(
             quality=quality,
             expression=expression,
             report=None if no_report else report or out.with_name(f"{out.stem}.report"),
+            voice=read_voice(voice),
         )
         if server is not None:
             from serve_app.client import Remote
@@ -124,6 +129,7 @@ def portrait(
     distance: Distance = 1.0,
     quality: QualityChoice = "high",
     expression: Expression = 1.0,
+    voice: Voice = "default",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -134,7 +140,7 @@ def portrait(
         from serve_app.portrait import PortraitRequest, run_portrait
         from serve_app.progress import Bars
 
-        source = SpeechSource(audio=audio, text=text)
+        source = SpeechSource(audio=audio, text=text, voice=read_voice(voice))
         look = read_gaze(gaze)
         request = PortraitRequest(
             image, source, out, quality, expression=expression, engine=engine, emotion=emotion, gaze=look, distance=distance

@@ -222,7 +222,7 @@ def fields_of(request: SyncRequest) -> dict[str, str]:
     fields = {
         "model": request.engine,
         "sync_mode": request.sync_mode,
-        "voice": request.voice,
+        "voice": listed_voice(request.voice),
         "report": "true" if request.report is not None else "false",
         "options": json.dumps(options),
     }
@@ -236,6 +236,13 @@ def fields_of(request: SyncRequest) -> dict[str, str]:
         else:
             parts.append({"start": decimal(source.segment.start), "end": decimal(source.segment.end), **said})
     return {**fields, **({"segments": json.dumps(parts)} if parts else {})}
+
+
+def listed_voice(voice: str | Path) -> str:
+    """A voice's name. Raises OptionError for a file: a server speaks with the voices that its operator listed."""
+    if isinstance(voice, Path):
+        raise OptionError(f"expected the name of a voice of the server, got the file {voice.name}; leave --voice or --server out")
+    return voice
 
 
 def decimal(seconds: Any) -> str:

@@ -16,7 +16,7 @@ from serve_app.executor import Executor
 from serve_app.pipeline import JobReport, fit_avatar, probe_clip, run_sync, track_face
 from serve_app.planner import SyncMode, check_segments, describe
 from serve_app.request import Quality, SyncRequest
-from serve_app.script import Script, Value, parse_script
+from serve_app.script import Script, Value, check_voices, parse_script
 from serve_app.speech import RATE, speak_slot
 from serve_app.templates import Template, Templates, read_parts
 from serve_app.transcript import with_times
@@ -58,6 +58,7 @@ def create_template(
     clip = probe_clip(parts[0])
     text, heard = with_times(clip, text, parts[1].name if isinstance(parts[1], Path) else "transcript")
     script = parse_script(text)
+    check_voices(script)
     notes = (*heard, *check_slots(clip, script))
     tracked = track_face(clip, face, cache, executor, progress)
     fit_avatar(engine, tracked, cache, executor, progress)

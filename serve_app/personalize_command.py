@@ -189,10 +189,10 @@ def personalize(
 
         short = {"customer_name": customer_name, "destination": destination}
         pairs = [*(variables or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
-        values = read_variables(pairs)
         wanted = Wanted(engine, sync_mode, quality, expression)
         with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
             found = templates_of(store, name).open(name)
+            values = read_variables(pairs, found.script.strictest())
             job = run(found, values, out, wanted, cache, executor, bars, report)
         kept = f", {job.copied} copied" if job.copied else ""
         say(f"{job.out}  {job.frames} frames, {job.patched} changed{kept}, {sum(job.seconds.values()):.1f} s")
@@ -204,7 +204,7 @@ def personalize(
     guarded(work, debug)
 
 
-def read_variables(pairs: list[str]) -> dict[str, Value]:
+def read_variables(pairs: list[str], voice: str = "default") -> dict[str, Value]:
     """`NAME=VALUE` each; files are looked for from here. Raises OptionError, SpeechError or InputError."""
     from serve_app.script import parse_value
 
@@ -215,7 +215,7 @@ def read_variables(pairs: list[str]) -> dict[str, Value]:
             raise OptionError(f"expected a variable as NAME=VALUE, got {pair!r}")
         if name.strip() in values:
             raise OptionError(f"expected every variable once, got {name.strip()} again")
-        values[name.strip()] = parse_value(name.strip(), words, Path.cwd())
+        values[name.strip()] = parse_value(name.strip(), words, Path.cwd(), voice)
     return values
 
 

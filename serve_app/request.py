@@ -38,7 +38,7 @@ class SpeechSource:
     audio: Path | None = None
     text: str | None = None
     segment: Segment | None = None
-    voice: str | None = None  # of this text; None: the request's
+    voice: str | Path | None = None  # of this text; None: the request's
     pieces: tuple[Piece, ...] = ()
 
     def files(self) -> list[Path]:
@@ -60,7 +60,7 @@ class SyncRequest:
     quality: Quality = "high"
     expression: float = 1.0
     report: Path | None = None  # folder of the quality report; None: no report
-    voice: str = "default"
+    voice: str | Path = "default"  # a name that the operator lists, or a file of the caller's own
     options: dict[str, float] = field(default_factory=dict)  # what only this engine knows
     edges: tuple[int, ...] = ()  # where an earlier try of the same job was cut into chunks
 
@@ -71,6 +71,12 @@ def segment(start: float | str | Fraction, end: float | str | Fraction) -> Segme
         return Segment(exact(start), exact(end))
     except (ValueError, ZeroDivisionError):
         raise OptionError(f"expected a segment in seconds like 1.5-4, got {start!r}-{end!r}") from None
+
+
+def read_voice(words: str) -> str | Path:
+    """A voice as the command line has it: a name, or the path of an ONNX file."""
+    file = words.partition("#")[0]  # a speaker may follow
+    return Path(words).expanduser() if file.endswith(".onnx") or "/" in file else words
 
 
 def exact(seconds: float | str | Fraction) -> Fraction:

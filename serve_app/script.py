@@ -4,7 +4,7 @@
       - {start: 3.2, end: 6.0, text: "Hello {{customer_name}}, your trip to {{destination}} is ready"}
     defaults:
       destination: Paris
-    voice: default
+    voice: default          # for all lines; a line may have its own
 
 `{{name|ipa:ˈʃɪvɔːn}}` gives the pronunciation of a slot; a value may bring its own: `Siobhan|ipa:ʃɪˈvɔːn`.
 """
@@ -30,7 +30,9 @@ MARKUP = "<>{}[]|\\`"
 INVISIBLE = ("Cf", "Cc", "Co", "Cs", "Cn")  # joiners, direction marks, control characters, private use
 SYMBOLS = ("So", "Sk")  # emoji and their skin tones: nothing that can be said
 FIELDS = {"segments", "defaults", "voice"}
-SEGMENT_FIELDS = {"start", "end", "text"}
+NEEDED_FIELDS = {"start", "end", "text"}
+SEGMENT_FIELDS = NEEDED_FIELDS | {"voice"}
+DEFAULT_VOICE = "default"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Line:
 
     segment: Segment
     text: str
+    voice: str | None = None  # None: the script's
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,15 @@ class Script:
 
     lines: tuple[Line, ...]
     defaults: Mapping[str, Value] = field(default_factory=dict)
-    voice: str = "default"
+    voice: str = DEFAULT_VOICE
+
+    def voices(self) -> tuple[str, ...]:
+        """Names of all voices, each once."""
+        return tuple(dict.fromkeys(line.voice or self.voice for line in self.lines))
+
+    def strictest(self) -> str:
+        """The voice whose sounds the pronunciation of a variable may use: another one than the embedded tells its own."""
+        return next((name for name in self.voices() if name != DEFAULT_VOICE), DEFAULT_VOICE)
 
     def slots(self) -> tuple[str, ...]:
         """Names of all slots, in the order of their first use."""
@@ -72,7 +83,9 @@ class Script:
         missing = [name for name in known if name not in told]
         if missing:
             raise OptionError(f"expected a value for {named(missing)}, got none; give --var {missing[0]}=...")
-        return tuple(SpeechSource(segment=line.segment, pieces=fill_line(line.text, told)) for line in self.lines)
+        return tuple(
+            SpeechSource(segment=line.segment, pieces=fill_line(line.text, told), voice=line.voice) for line in self.lines
+        )
 
 
 def read_script(path: Path) -> str:
@@ -107,24 +120,26 @@ def parse_script(words: str, name: str = "script") -> Script:
     check_fields(name, found, FIELDS)
     if len(found["segments"]) > MOST_SEGMENTS:
         raise OptionError(f"{name}: expected at most {MOST_SEGMENTS} segments, got {len(found['segments'])}")
-    lines = tuple(parse_line(f"{name}, segment {k}", item) for k, item in enumerate(found["segments"], 1))
+    voice = str(found.get("voice", DEFAULT_VOICE))
+    lines = tuple(parse_line(f"{name}, segment {k}", item, voice) for k, item in enumerate(found["segments"], 1))
     defaults = found.get("defaults") or {}
     if not isinstance(defaults, dict):
         raise OptionError(f"{name}: expected `defaults:` as name: value, got {type(defaults).__name__}")
-    values = {str(key): parse_value(str(key), str(value)) for key, value in defaults.items()}
-    script = Script(lines, values, str(found.get("voice", "default")))
+    speaker = Script(lines, {}, voice).strictest()
+    values = {str(key): parse_value(str(key), str(value), voice=speaker) for key, value in defaults.items()}
+    script = Script(lines, values, voice)
     surplus = sorted(set(values) - set(script.slots()))
     if surplus:
         raise OptionError(f"{name}: expected defaults of {named(script.slots())}, got {named(surplus)}; check the spelling")
     return script
 
 
-def parse_line(where: str, item: Any) -> Line:
+def parse_line(where: str, item: Any, voice: str = DEFAULT_VOICE) -> Line:
     """One segment. Raises OptionError."""
     if not isinstance(item, dict):
         raise OptionError(f"{where}: expected {{start, end, text}}, got {type(item).__name__}")
     check_fields(where, item, SEGMENT_FIELDS)
-    missing = sorted(SEGMENT_FIELDS - set(item))
+    missing = sorted(NEEDED_FIELDS - set(item))
     if missing:
         raise OptionError(f"{where}: expected start, end and text, got no {named(missing)}")
     text = str(item["text"]).strip()
@@ -137,9 +152,9 @@ def parse_line(where: str, item: Any) -> Line:
     if not text:
         raise OptionError(f"{where}: expected words to say, got none")
     for ipa in filter(None, (found[2] for found in SLOT.finditer(text))):
-        check_ipa(where, ipa)
+        check_ipa(where, ipa, str(item.get("voice", voice)))
     check_plain(where, rest)
-    return Line(segment(str(item["start"]), str(item["end"])), text)
+    return Line(segment(str(item["start"]), str(item["end"])), text, str(item["voice"]) if "voice" in item else None)
 
 
 def check_fields(where: str, item: Mapping[Any, Any], known: set[str]) -> None:
@@ -149,7 +164,7 @@ def check_fields(where: str, item: Mapping[Any, Any], known: set[str]) -> None:
         raise OptionError(f"{where}: expected the fields {named(sorted(known))}, got {named(unknown)}")
 
 
-def parse_value(name: str, words: str, folder: Path | None = None) -> Value:
+def parse_value(name: str, words: str, folder: Path | None = None, voice: str = DEFAULT_VOICE) -> Value:
     """A variable as a caller writes it: words, `words|ipa:sounds`, or `@file` of a recording.
 
     Recordings are looked for beside `folder`; without one `@` is only a sign. Raises OptionError, SpeechError, InputError.
@@ -160,7 +175,7 @@ def parse_value(name: str, words: str, folder: Path | None = None) -> Value:
         return Value(audio=path)
     text, mark, ipa = words.partition("|ipa:")
     if mark:
-        check_ipa(name, ipa.strip())
+        check_ipa(name, ipa.strip(), voice)
     return Value(clean(name, text), ipa.strip())
 
 
@@ -189,14 +204,25 @@ def check_plain(name: str, words: str) -> None:
         )
 
 
-def check_ipa(name: str, ipa: str) -> None:
-    """Raise SpeechError for sounds that no voice here knows."""
-    from deployments.audio.voice import to_sounds
+def check_ipa(name: str, ipa: str, voice: str = DEFAULT_VOICE) -> None:
+    """Raise SpeechError for sounds that the embedded voice does not know; others tell when they are asked to speak."""
+    from deployments.audio.voice import LONGEST_IPA, to_sounds
 
     try:
-        to_sounds(ipa)
+        if voice == DEFAULT_VOICE:
+            to_sounds(ipa)
+        elif len(ipa) > LONGEST_IPA or not any(sign.isalpha() for sign in ipa):
+            raise SpeechError(f"expected 1 to {LONGEST_IPA} sounds, got {ipa[:40]!r}; write them like ʃɪˈvɔːn")
     except SpeechError as error:
         raise SpeechError(f"{name}: {error}") from None
+
+
+def check_voices(script: Script) -> None:
+    """Raise SpeechError for a voice that does not exist here."""
+    from deployments.audio.voice import voice_named
+
+    for name in script.voices():
+        voice_named(name)
 
 
 def sayable(sign: str) -> bool:

@@ -23,20 +23,20 @@ RATE = 48000  # what is put into the output; the motion part resamples for itsel
 MAX_SECONDS = 4 * 3600
 
 
-def load_source(source: SpeechSource, voice: str, clip: Clip | None = None, cut: bool = False) -> Speech:
+def load_source(source: SpeechSource, voice: str | Path, clip: Clip | None = None, cut: bool = False) -> Speech:
     """Read or speak one source: mono. `cut`: what is too long for its slot ends with it. Raises SpeechError or MediaError."""
     if source.pieces:
         assert clip is not None, "slots are parts of a clip"
         return speak_slot(source, voice, clip, cut)
     if source.text is not None:
-        from deployments.audio.tts import synthesize
+        from deployments.audio.voice import Words, voice_named
 
-        return check(synthesize(source.text, source.voice or voice), "the spoken text")
+        return check(voice_named(source.voice or voice).say([Words(source.text)], 1.0), "the spoken text")
     assert source.audio is not None
     return read_speech(source.audio)
 
 
-def speak_slot(source: SpeechSource, voice: str, clip: Clip, cut: bool) -> Speech:
+def speak_slot(source: SpeechSource, voice: str | Path, clip: Clip, cut: bool) -> Speech:
     """What is said in a slot, as long as the slot and sounding like the clip. Raises SpeechError or MediaError."""
     from deployments.audio.slot import fit_to_slot
 
@@ -62,7 +62,7 @@ def surroundings(path: Path, digest: str, start: Fraction) -> Surroundings | Non
         return None
 
 
-def say(pieces: Sequence[Piece], name: str, speed: float) -> Speech:
+def say(pieces: Sequence[Piece], name: str | Path, speed: float) -> Speech:
     """Pieces one after the other at 48 kHz: words by the voice, recordings at another tempo."""
     from deployments.audio.slot import join
     from deployments.audio.voice import Words, voice_named

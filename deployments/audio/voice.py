@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from deployments.audio import tts
 from deployments.contracts import Speech
 from deployments.errors import SpeechError
+from deployments.settings import voices_folder
+
+DEFAULT = "default"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SPEAKER = "#"  # name#speaker, of a voice that holds several
 
 # IPA as dictionaries write it, in the alphabet of the voice: one letter per diphthong and affricate.
 TWO_LETTERS = {"eɪ": "A", "aɪ": "I", "oʊ": "O", "əʊ": "O", "aʊ": "W", "ɔɪ": "Y", "dʒ": "ʤ", "tʃ": "ʧ"}
@@ -61,18 +68,46 @@ class EnglishVoice:
         return Speech(samples, tts.RATE, text, phonemes)
 
 
-def voice_named(name: str) -> Voice:
-    """The voice of a name. Raises SpeechError."""
-    tts.check_voice(name)
-    return EnglishVoice()
+def voice_named(name: str | Path) -> Voice:
+    """The voice of a name: the embedded one, or one that the operator listed. Raises SpeechError.
+
+    A path is a file of the operator's own choice; what strangers send is a `str`, and never read as a path.
+    """
+    if name == DEFAULT:
+        return EnglishVoice()
+    from deployments.audio.piper import open_voice
+
+    if isinstance(name, Path):
+        file, _, speaker = name.name.partition(SPEAKER)
+        return open_voice(name.with_name(file), speaker)
+    plain, _, speaker = name.partition(SPEAKER)
+    listed = voice_files()
+    if plain not in listed:
+        raise SpeechError(
+            f"expected a voice of {', '.join((DEFAULT, *listed))}; got {name[:80]!r}; "
+            "an operator lists one by putting NAME.onnx and NAME.onnx.json into the folder LIPSYNC_VOICES"
+        )
+    return open_voice(listed[plain], speaker)
 
 
-def sentences_of(words: Sequence[Words]) -> list[str]:
-    """Phonemes, one string per sentence; given sounds stand inside the sentence that they were written in."""
+def voice_files() -> dict[str, Path]:
+    """Voices that the operator listed, by name."""
+    found = sorted(voices_folder().glob("*.onnx"))
+    return {path.stem: path for path in found if NAME.fullmatch(path.stem) and path.stem != DEFAULT}
+
+
+def sentences_of(
+    words: Sequence[Words], of_text: Callable[[str], list[str]] | None = None, of_ipa: Callable[[str], str] | None = None
+) -> list[str]:
+    """Phonemes, one string per sentence; given sounds stand inside the sentence that they were written in.
+
+    In the alphabet of the embedded voice, unless told how to come by another.
+    """
+    of_text, of_ipa = of_text or tts.sounds_of, of_ipa or to_sounds
     sentences: list[str] = []
     open_end = False
     for part in words:
-        found = [to_sounds(part.ipa)] if part.ipa else tts.sounds_of(part.text)
+        found = [of_ipa(part.ipa)] if part.ipa else of_text(part.text)
         if not found:
             continue
         if open_end and sentences:

@@ -13,7 +13,7 @@ from serve_app.api.services import Services
 from serve_app.jobs.records import Job
 from serve_app.jobs.spec import JobSpec, PieceSpec, SpeechSpec
 from serve_app.request import Piece, SpeechSource, check_slot_mode
-from serve_app.script import Script, Value, check_ipa, clean, load_script, parse_script
+from serve_app.script import Script, Value, check_ipa, check_voices, clean, load_script, parse_script
 from serve_app.transcript import is_transcript, sketch
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def template_spec(services: Services, intake: Intake, request: TemplateRequest) 
         script = sketch(text) if words_only else parse_script(text)
         if not script.slots():
             raise OptionError("expected at least one slot like {{customer_name}}, got none")
+        check_voices(script)
     item = intake.check(request.video, "video", "video", face=True)
     with about("script"):
         if not words_only:
@@ -86,13 +87,13 @@ def personal_spec(
         check_slot_mode(mode)
     check_url(request.callback_url, services.settings)
     script = parse_script(template.info.get("script") or template.spec.script or "")
-    values, keys, items = read_variables(intake, request)
+    values, keys, items = read_variables(intake, request, script.strictest())
     intake.check_no_extra()
     with about("variables"):
         sources = script.fill(values)
         for source in sources:
-            check_said(source, script.voice, mode == "cut_off")
-    speech = tuple(speech_spec(source, script.voice, keys) for source in sources)
+            check_said(source, voice_of(source, script), mode == "cut_off")
+    speech = tuple(speech_spec(source, voice_of(source, script), keys) for source in sources)
     spec = JobSpec(
         kind="video",
         engine=engine.name,
@@ -106,7 +107,7 @@ def personal_spec(
     return spec, items, {name: template.info[name] for name in ("width", "height", "seconds") if name in template.info}
 
 
-def read_variables(intake: Intake, request: VideoRequest) -> tuple[dict[str, Value], dict[Any, str], list[Checked]]:
+def read_variables(intake: Intake, request: VideoRequest, voice: str) -> tuple[dict[str, Value], dict[Any, str], list[Checked]]:
     """Values of the slots, the keys of their recordings by path, and the recordings. Raises ApiError that names the variable."""
     values: dict[str, Value] = {}
     keys: dict[Any, str] = {}
@@ -123,9 +124,14 @@ def read_variables(intake: Intake, request: VideoRequest) -> tuple[dict[str, Val
                 values[name] = Value(audio=item.path)
                 continue
             if given.ipa:
-                check_ipa(name, given.ipa)
+                check_ipa(name, given.ipa, voice)
             values[name] = Value(clean(name, given.text), given.ipa)
     return values, keys, items
+
+
+def voice_of(source: SpeechSource, script: Script) -> str:
+    """Name of the voice that says a slot."""
+    return str(source.voice or script.voice)
 
 
 def check_said(source: SpeechSource, voice: str, cut: bool) -> None:

@@ -72,7 +72,7 @@ class SegmentInput(_In):
     end: Seconds = Field(examples=[4])
     audio: MediaInput | None = Field(default=None, description=MEDIA)
     text: str | None = None
-    voice: str | None = None
+    voice: str | None = Field(default=None, max_length=200, description="the request's unless given")
 
 
 class Variable(_In):
@@ -130,7 +130,7 @@ class VideoRequest(_In):
     )
     audio: MediaInput | None = Field(default=None, description="the new speech, for the whole clip")
     text: str | None = Field(default=None, description="the new speech as words, for the whole clip")
-    voice: str = "default"
+    voice: str = Field(default="default", max_length=200, description="of the words: default, or one that the operator listed")
     segments: list[SegmentInput] = Field(default_factory=list, max_length=MAX_SEGMENTS)
     sync_mode: SyncMode | None = Field(default=None, description="what to do where clip and speech differ in length")
     options: dict[str, Any] = Field(

@@ -208,7 +208,7 @@ def read_speech(request: VideoRequest) -> list[SegmentInput]:
 
 def check_words(part: SegmentInput, voice: str, where: str) -> None:
     """Raise ApiError unless a piece of speech is either a file or a text that the voice can speak."""
-    from deployments.audio.tts import check_text
+    from deployments.audio.voice import Words, voice_named
 
     if (part.audio is None) == (part.text is None):
         came = "none" if part.audio is None else "both"
@@ -216,8 +216,10 @@ def check_words(part: SegmentInput, voice: str, where: str) -> None:
             f"{where or 'the request'}: expected new speech as either audio or text, got {came}", param=where or "audio"
         )
     if part.text is not None:
+        with about(f"{where}.voice".lstrip(".")):
+            speaker = voice_named(voice)
         with about(f"{where}.text".lstrip(".")):
-            check_text(part.text, voice)
+            speaker.check([Words(part.text)])
 
 
 def take_speech(intake: Intake, request: VideoRequest, parts: list[SegmentInput]) -> tuple[tuple[SpeechSpec, ...], list[Checked]]:

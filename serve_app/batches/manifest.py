@@ -86,7 +86,7 @@ def read_row(number: int, cells: dict[str, str], script: Script, folder: Path, t
         raise OptionError(f"expected every id once, got {name!r} in row {taken[name.lower()]} too")
     taken[name.lower()] = number
     given = {key: words for key, words in cells.items() if words != "" and not (own and key == NAME_COLUMN)}
-    values = {key: parse_value(key, words, folder) for key, words in given.items()}
+    values = {key: parse_value(key, words, folder, script.strictest()) for key, words in given.items()}
     script.fill(values)
     return Row(number, name, values)
 

@@ -84,7 +84,7 @@ class RowResult:
 
 def row_key(template: Template, row: Row, wanted: Wanted) -> str:
     """Equal for rows that ask for the same file. A newer program keeps what an older one made for a batch."""
-    script = [(str(line.segment), line.text) for line in template.script.lines]
+    script = [(str(line.segment), line.text, *filter(None, [line.voice])) for line in template.script.lines]
     values = {name: told(value) for name, value in sorted({**template.script.defaults, **row.values}.items())}
     return digest_of("row", template.digest, template.face, template.script.voice, script, values, asdict(wanted))
 

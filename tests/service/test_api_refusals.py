@@ -160,7 +160,7 @@ def test_segments_must_lie_apart_inside_the_clip(client: httpx.Client, face_clip
         ({"sync_mode": "odd"}, "sync_mode", "cut_off"),
         ({"text": " "}, "text", "text to speak"),
         ({"text": "x" * 30_000}, "text", "characters"),
-        ({"voice": "Ann"}, "text", "voice"),
+        ({"voice": "Ann"}, "voice", "default"),
         ({"size": "720x1280"}, "size", "256x256"),
         ({"seconds": "8"}, "seconds", "1.8"),
         ({"chunks": "0"}, "chunks", "greater"),
