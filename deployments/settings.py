@@ -13,7 +13,7 @@ def cache_folder() -> Path:
 
 
 def voices_folder() -> Path:
-    """Folder of the voices that the operator lists, NAME.onnx and NAME.onnx.json each (`LIPSYNC_VOICES`, default in the cache)."""
+    """Folder of the voices that the operator lists, NAME.onnx and NAME.onnx.json (`LIPSYNC_VOICES`, by default in the cache)."""
     asked = os.environ.get("LIPSYNC_VOICES", "")
     return Path(asked).expanduser() if asked else cache_folder() / "voices"
 
