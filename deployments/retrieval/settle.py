@@ -15,11 +15,11 @@ from deployments.retrieval.warp import STILL, Place, longest
 from kernels.lay_over import lay_over
 
 MOVED = 0.6  # pixels from which on the moved picture shows alone: less is not worth being sampled anew
-ALIKE, OTHER = 50.0, 90.0  # levels between two pictures of the same skin, and between skin and something else
+ALIKE, OTHER = 45.0, 80.0  # levels between two pictures of the same skin, and between skin and something else
 COARSE = 2  # pixels a side that are looked at as one
 FEW = 30  # of those: too few to know the light by
 SOFT = 0.015  # eye distances: sigma of the border of what is something else
-WIDER = np.ones((3, 3), np.uint8)
+WIDER = np.ones((5, 5), np.uint8)
 
 Floats = NDArray[np.float32]
 
