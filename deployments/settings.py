@@ -29,9 +29,13 @@ def hub_endpoint() -> str:
 
 
 def liveportrait_folder() -> Path | None:
-    """Folder of LivePortrait's and JoyVASA's weights that the operator brought (`LIPSYNC_LIVEPORTRAIT`), or None."""
+    """Folder of LivePortrait's and JoyVASA's weights that the operator brought, or None.
+
+    `LIPSYNC_LIVEPORTRAIT`, or else `weights/liveportrait` in the cache folder where that is there.
+    """
     asked = os.environ.get("LIPSYNC_LIVEPORTRAIT", "")
-    return Path(asked).expanduser() if asked else None
+    usual = cache_folder() / "weights" / "liveportrait"
+    return Path(asked).expanduser() if asked else usual if usual.is_dir() else None
 
 
 def inside_ray_job() -> bool:

@@ -180,16 +180,30 @@ def test_a_photo_talks_from_end_to_end_and_the_rest_of_it_stays(motion_net: Moti
         np.testing.assert_array_equal(frame[outside], photo()[outside])
 
 
-def test_the_profile_is_chosen_by_the_folder_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    speech = Speech(np.zeros(1600, np.float32), 16000)
+def test_the_profile_is_chosen_by_the_folder_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LIPSYNC_LIVEPORTRAIT", raising=False)
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
     assert portrait_profile() == "compact"
+    (tmp_path / "cache" / "weights" / "liveportrait").mkdir(parents=True)
+    assert portrait_profile() == "liveportrait"
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "other"))
     monkeypatch.setenv("LIPSYNC_LIVEPORTRAIT", str(tmp_path))
     assert portrait_profile() == "liveportrait"
-    with pytest.raises(WeightsError, match=r"expected motion_generator\.safetensors in"):
+
+
+def test_a_folder_that_lacks_files_and_controls_that_mean_nothing_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    speech = Speech(np.zeros(1600, np.float32), 16000)
+    monkeypatch.setenv("LIPSYNC_LIVEPORTRAIT", str(tmp_path))
+    (tmp_path / "motion_generator.safetensors").touch()
+    with pytest.raises(WeightsError) as caught:
         render_portrait(photo(), speech)
-    with pytest.raises(OptionError, match="no emotion and no gaze"):
-        render_portrait(photo(), speech, PortraitOptions(controls=Controls("happy")))
+    told = str(caught.value)
+    assert told.count(".safetensors") == 6 and "spade_generator" in told and "motion_generator.safetensors" not in told
+    for controls in (Controls("happy"), Controls(gaze=(0.1, 0.0))):
+        with pytest.raises(OptionError, match="no emotion and no gaze"):
+            render_portrait(photo(), speech, PortraitOptions(controls=controls))
     monkeypatch.setenv("LIPSYNC_LIVEPORTRAIT", str(tmp_path / "nowhere"))
     with pytest.raises(WeightsError, match="name a folder of converted weights"):
         render_portrait(photo(), speech)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,9 +30,18 @@ PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch's zip of pickles; a bare pickle
 TEMPLATE = "motion_template"
 SPEECH = "speech_encoder"  # a file of its own where the motion generator's file holds no audio encoder
+FILES = {
+    APPEARANCE.file: "LivePortrait, base_models",
+    POSE.file: "LivePortrait, base_models",
+    WARPING.file: "LivePortrait, base_models",
+    GENERATOR.file: "LivePortrait, base_models",
+    STITCHING.file: "LivePortrait, retargeting_models",
+    MOTION.file: "JoyVASA, motion_generator",
+    TEMPLATE: "JoyVASA, motion_template",
+}
 LISTED = 8  # keys named in a message
 CLOSE = 1e-4  # two noise schedules are the same
-HOW = "deployments/engines/vasa1/liveportrait/README.md says how to convert it, once, on a machine where you trust it"
+HOW = "deployments/engines/vasa1/liveportrait/README.md says how to convert the public files, once, where you trust them"
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def placed(nets: PortraitNets, where: torch.device, dtype: torch.dtype) -> Portr
     for net, _ in nets.parts():
         net.to(where)
     nets.warping.to(dtype)
-    nets.generator.to(dtype)
+    nets.generator.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return replace(nets, device=where, dtype=dtype)
 
 
@@ -121,18 +131,24 @@ def load_template(folder: Path, points: int = 21) -> Template:
     return Template(lows.float().numpy(), spans.float().numpy())
 
 
+def check_files(folder: Path, stems: Iterable[str] = tuple(FILES)) -> None:
+    """Refuse a folder without the files called so. Raises WeightsError that names them, where they come from, and pickles."""
+    gone = [stem for stem in stems if not (folder / f"{stem}{SUFFIX}").is_file()]
+    if not gone:
+        return
+    told = ", ".join(f"{stem}{SUFFIX} ({FILES.get(stem, 'chinese-hubert-base')})" for stem in gone)
+    near = [f"{stem}{suffix}" for stem in gone for suffix in PICKLES if (folder / f"{stem}{suffix}").is_file()]
+    pickles = f" There is {', '.join(near)}: a pickle is never read." if near else ""
+    raise WeightsError(f"expected the liveportrait profile's files in {folder}, got no {told}.{pickles} {HOW}")
+
+
 def read(folder: Path, stem: str) -> Tensors:
     """Tensors of a file. Raises WeightsError for a missing file, a pickle, or what is no safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_files(folder, (stem,))
     path = folder / f"{stem}{SUFFIX}"
-    if not path.is_file():
-        near = [folder / f"{stem}{suffix}" for suffix in PICKLES]
-        pickles = [other.name for other in near if other.is_file()]
-        if pickles:
-            raise WeightsError(f"expected {path.name} in {folder}, got {pickles[0]}, a pickle; a pickle is never read: {HOW}")
-        raise WeightsError(f"expected {path.name} in {folder}, the folder that LIPSYNC_LIVEPORTRAIT names; put it there: {HOW}")
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:

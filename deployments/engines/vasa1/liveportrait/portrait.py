@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 
 
 def weights_folder() -> Path:
-    """The folder that the operator named. Raises WeightsError if there is none."""
+    """The folder that the operator named. Raises WeightsError if there is none, or if a file is not in it."""
+    from deployments.engines.vasa1.liveportrait.load import check_files
+
     folder = liveportrait_folder()
     if folder is None or not folder.is_dir():
         raise WeightsError(
             f"expected LIPSYNC_LIVEPORTRAIT to name a folder of converted weights, got {folder}; "
             "see deployments/engines/vasa1/liveportrait/README.md, or unset it for the compact profile"
         )
+    check_files(folder)
     return folder
 
 
