@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from deployments.audio.features import speech_at_16k
+from deployments.audio.tts import synthesize
 from deployments.contracts import Avatar, Clip, Motion, Patch, Span, Speech, Track
 from deployments.engines.emo.config import DenoiserConfig, EmoConfig, FitConfig, FlowConfig, LatentConfig, WindowConfig
 from deployments.engines.emo.engine import Emo
@@ -22,14 +24,18 @@ from deployments.engines.emo.flow import noise_of, sample, window_weights, windo
 from deployments.engines.emo.motion import HEARD, Wishes, told_wishes, wishes_of
 from deployments.engines.emo.network import Denoiser, Shots
 from deployments.engines.emo.render import studio_of
+from deployments.engines.emo.singing import held_notes, sung
 from deployments.engines.video_rewrite.engine import VideoRewrite
 from deployments.errors import Cancelled, OptionError, WeightsError
 from deployments.face.landmarks import LIPS_OUTER
+from deployments.face.track import track_image
 from deployments.media.decode import decode
 from deployments.media.encode import EncodeOptions, encode_new
 from deployments.media.probe import probe
 from deployments.media.sound import SoundPlan
 from deployments.motion.dubbing import track_coefficients
+from deployments.motion.lip_space import LipSpace
+from deployments.portrait.move import generic_mouth
 from deployments.records import load_motion, save_motion
 from deployments.retrieval.bank import load_bank
 
@@ -117,6 +123,35 @@ def own_motion(fitted: Fitted, order: np.ndarray | None = None) -> Motion:
     return Motion(coefficients, np.ones(FRAMES, np.float32), extra=extra)
 
 
+def made_motion(fitted: Fitted, samples: np.ndarray, **options: float) -> Motion:
+    """The engine's motion for a sound of the clip's length."""
+    rate = round(len(samples) * 25 / FRAMES)
+    return fitted.engine.animate(Speech(samples, rate), fitted.clip, fitted.track, fitted.avatar, options)
+
+
+def note(pitch: float, start: float, stop: float, seconds: float) -> np.ndarray:
+    """A vowel "ah" sung with vibrato at 16 kHz: harmonics, louder at the formants; hardly any noise around it."""
+    time = np.arange(round(16000 * seconds)) / 16000
+    phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.01 * np.sin(2 * np.pi * 5.5 * time))) / 16000
+    tones = np.arange(1, int(7000 / pitch))
+    shape = sum(1 / (1 + ((tones * pitch - formant) / width) ** 2) for formant, width in ((750, 90), (1150, 110), (2500, 160)))
+    voice = (np.sin(tones[:, None] * phase) * ((shape + 0.02) / tones**0.5)[:, None]).sum(0)
+    loudness = np.clip(np.minimum(time - start, stop - time) / 0.03, 0, 1)
+    noise = np.random.default_rng(0).standard_normal(len(time))
+    return (0.2 * voice / np.abs(voice).max() * loudness + 1e-4 * noise).astype(np.float32)
+
+
+def gap(fitted: Fitted, motion: Motion, frame: int) -> float:
+    """Eye distances between the inner lips of a rendered frame, tracked anew."""
+    span = Span(frame, frame + 1)
+    rgb = next(iter(decode(fitted.clip, span))).rgb().astype(np.float32)
+    (patch,) = patches(fitted, motion, span)
+    window = rgb[patch.y : patch.y + patch.alpha.shape[0], patch.x : patch.x + patch.alpha.shape[1]]
+    window += patch.alpha[..., None] * (patch.rgb - window)
+    points = track_image(np.rint(rgb).astype(np.uint8)).landmarks[0]
+    return float(np.linalg.norm(points[13] - points[14]) / np.linalg.norm(points[33, :2] - points[263, :2]))
+
+
 def patches(fitted: Fitted, motion: Motion, span: Span, engine: Emo | VideoRewrite | None = None) -> list[Patch]:
     found = list((engine or fitted.engine).render(fitted.avatar, motion, decode(fitted.clip, span), fitted.track, span))
     assert all(patch is not None for patch in found)
@@ -182,12 +217,48 @@ def test_another_seed_gives_another_picture_and_the_same_seed_the_same(fitted: F
     assert (made[0][0].rgb != made[2][0].rgb).any()
 
 
-def test_guidance_makes_the_sound_say_more(fitted: Fitted) -> None:
-    span, motion = Span(0, 40), own_motion(fitted)
-    strong = replace(motion, extra={**motion.extra, "wishes": Wishes(2, 1.0, 0).array()})
-    plain, guided = (blueness(fitted, patches(fitted, m, span), span) for m in (motion, strong))
-    vowel = kinds()[:40] == 1
-    assert guided[vowel].mean() - guided[~vowel].mean() > plain[vowel].mean() - plain[~vowel].mean()
+def test_guidance_and_so_expression_makes_the_sound_say_more_or_nothing_in_the_picture(fitted: Fitted) -> None:
+    span = Span(0, 20)
+    told = {amount: told_wishes(made_motion(fitted, sound(kinds()), expression=amount)) for amount in (0.0, 1.0, 2.0)}
+    assert [told[amount].guidance for amount in (0.0, 1.0, 2.0)] == [-1, 0, 1]
+    assert wishes_of({"expression": 2, "guidance": 0.5}).guidance == 0.5, "who asks for guidance gets it"
+
+    def apart(amount: float) -> float:
+        motion = own_motion(fitted)
+        found = patches(fitted, replace(motion, extra={**motion.extra, "wishes": told[amount].array()}), span)
+        blue, vowel = blueness(fitted, found, span), kinds()[:20] == 1
+        return float(blue[vowel].mean() - blue[~vowel].mean())
+
+    nothing, once, twice = (apart(amount) for amount in (0.0, 1.0, 2.0))
+    assert nothing < 0.5 * once < once < twice
+
+
+def test_a_sung_note_holds_the_mouth_open_from_its_beginning_to_its_end(fitted: Fitted) -> None:
+    start, stop, pitch = 0.6, 2.6, 440
+    song = note(pitch, start, stop, FRAMES / 25)
+    (found,) = held_notes(song)
+    assert abs(found.start - start) < 0.06 and abs(found.stop - stop) < 0.06 and abs(found.pitch / pitch - 1) < 0.02
+    motion = made_motion(fitted, song, singing=1)
+    times, opening = fitted.clip.times(), LipSpace.load().aperture(motion.coefficients)
+    inside, outside = (times > start + 0.1) & (times < stop - 0.1), (times < start - 0.2) | (times > stop + 0.2)
+    assert opening[inside].min() > opening[outside].max() + 0.03
+    assert np.ptp(opening[inside]) < 0.01, "held, not chewed"
+    quiet = made_motion(fitted, song, singing=1, expression=0.3)
+    assert LipSpace.load().aperture(quiet.coefficients)[inside].max() < opening[inside].min()
+    middle, after = (gap(fitted, motion, frame) for frame in (int(25 * (start + stop) / 2), int(25 * (stop + 0.3))))
+    assert middle > after + 0.02, "the drawn mouth, too"
+
+
+def test_speech_is_not_held_and_an_instrument_only_when_it_is_told_to_be_sung() -> None:
+    assert held_notes(speech_at_16k(synthesize("We were away all day, nobody knew where."))) == []
+    rng = np.random.default_rng(0)
+    assert held_notes(rng.standard_normal(32000).astype(np.float32)) == []
+    assert held_notes(np.zeros(32000, np.float32)) == [] == held_notes(np.zeros(10, np.float32))
+    song, times, mouth = note(220, 0.6, 2.6, FRAMES / 25), np.arange(FRAMES) / 25, generic_mouth()
+    still = Motion(np.tile(mouth.rest, (FRAMES, 1)), np.ones(FRAMES, np.float32))
+    left, moved = (sung(still, song, times, mouth, 1.0, told).coefficients for told in (False, True))
+    np.testing.assert_array_equal(left, still.coefficients)
+    assert (moved != left).any()
 
 
 def test_an_avatar_whose_networks_are_of_no_use_is_drawn_training_free(fitted: Fitted, tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ class Emo:
         """Windows of frames lie on an absolute grid: a chunk wants to know the motion of a window on both sides."""
         config = self.config.denoiser
         context = config.window + config.before
-        return EngineLimits(context_frames=context, sequential=False, options=("expression", "guidance", "seed", "steps"))
+        return EngineLimits(
+            context_frames=context, sequential=False, options=("expression", "guidance", "seed", "singing", "steps")
+        )
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Learn the person of a clip into the folder `out`; a fit that was interrupted there is gone on with."""

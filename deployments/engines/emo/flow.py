@@ -67,7 +67,7 @@ def sample(model: Denoiser, shots: Shots, noise: torch.Tensor, start: float, ste
     for done in range(steps):
         t = torch.full((len(x),), start * (1 - done / steps), device=x.device)
         clean = model(x, t, shots)
-        if guidance > 0:
+        if guidance != 0:
             clean = clean + guidance * (clean - model(x, t, silent))
         x = x + (clean - x) / (steps - done)
     return x
