@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.errors import RenderError
-from serve_app.personalize_command import Debug, Engine, Quiet, SlotMode, Workers
+from deployments.errors import OptionError, RenderError
+from serve_app.personalize_command import Debug, Engine, Quiet, SlotMode
 from serve_app.request import Quality
 
 if TYPE_CHECKING:
     from serve_app.batches.manifest import Bring
-    from serve_app.batches.run import Pool
+    from serve_app.batches.report import Summary
+    from serve_app.batches.rows import RowResult
+    from serve_app.batches.run import Batch, Pool
+
+SERVER_PATIENCE = 600  # seconds
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +42,12 @@ def batch(
     measure: Annotated[
         bool, typer.Option("--measure", help="A quality report for every row; takes longer than the row.")
     ] = False,
-    workers: Workers = None,
+    server: Annotated[
+        str | None, typer.Option(help="Have it made by the server at this URL; TEMPLATE is an id there (key: LIPSYNC_API_KEY).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one per core. With --server, rows at once; default: 8.")
+    ] = None,
     ray: Annotated[
         bool | None, typer.Option("--ray/--no-ray", help="Actors of a Ray cluster; default: inside a Ray job.")
     ] = None,
@@ -60,19 +69,36 @@ def batch(
         from serve_app.progress import Bars
 
         here = open_cache(cache_folder()).folder
-        place = Place(template, store or str(here), out if "://" in out else str(Path(out).absolute()), here / "mirror")
+        where = out if "://" in out else str(Path(out).absolute())
         file, bring = manifest_file(manifest, here)
         wanted = Wanted(engine, sync_mode, quality, expression)
-        asked = Batch(file, place, wanted, skip_invalid, measure, bring)
-        with pool_of(workers, inside_ray_job() if ray is None else ray, engine, gpus) as pool, Bars(quiet) as bars:
-            summary, results = run_batch(asked, pool, bars)
+        asked = Batch(file, Place(template, store or str(here), where, here / "mirror"), wanted, skip_invalid, measure, bring)
+        if server is not None:
+            if store or ray or gpus is not None:
+                raise OptionError("expected --server without --store, --ray and --gpus: the server has its own; leave them out")
+            summary, results = by_server(server, asked, workers, quiet)
+        else:
+            with pool_of(workers, inside_ray_job() if ray is None else ray, engine, gpus) as pool, Bars(quiet) as bars:
+                summary, results = run_batch(asked, pool, bars)
         say(summary.line())
-        say(f"{place.out}/report.html")
+        say(f"{where}/report.html")
         failed = [result for result in results if result.status == "failed"]
         if failed:
             raise RenderError(f"{len(failed)} of {len(results)} rows failed, first {failed[0].name}: {failed[0].error}")
 
     guarded(work, debug)
+
+
+def by_server(server: str, asked: Batch, rows_at_once: int | None, quiet: bool) -> tuple[Summary, list[RowResult]]:
+    """The same batch through the API of a server, with the caller's key; it may be busy for a while."""
+    from serve_app.batches.remote import AT_ONCE, run_remote
+    from serve_app.client import Remote
+    from serve_app.config import Secrets
+    from serve_app.progress import Bars
+
+    remote = Remote(server, Secrets().api_key or None, patience=SERVER_PATIENCE)
+    with Bars(quiet) as bars:
+        return run_remote(asked, remote, rows_at_once or AT_ONCE, bars)
 
 
 def manifest_file(where: str, cache: Path) -> tuple[Path, Bring | None]:

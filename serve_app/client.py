@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 
@@ -71,29 +72,50 @@ class Remote:
         check_request(request)
         if request.out.suffix.lower() not in SUFFIXES:
             raise OptionError(f"expected an output that ends in {' or '.join(SUFFIXES)} from a server, got {request.out.name!r}")
-        with httpx.Client(base_url=self._url, headers=self._headers, timeout=TIMEOUT) as client:
-            job = self._create(client, request, progress)
+        paths = {"video": request.clip, **{part_name(request, i): s.audio for i, s in enumerate(request.speech) if s.audio}}
+        with self._client() as client:
+            tries = self._tries(away=min(FIRST_SECONDS, self._patience))
+            job = create(client, fields_of(request), paths, uuid.uuid4().hex, tries, progress)
             try:
-                job = self._follow(client, job["id"], progress)
+                self._take(client, job, request.out, request.report, progress)
             except (KeyboardInterrupt, Cancelled):
                 cancel(client, job["id"])
                 raise
-            if job["status"] != "completed":
-                raise error_of(job.get("error") or {}, 500)
-            self._download(client, job["content_url"], request.out, progress)
-            if request.report is not None and job.get("report_url"):
-                self._fetch_report(client, job["report_url"], request.report)
         return request.out
 
-    def _create(self, client: httpx.Client, request: SyncRequest, progress: Progress) -> dict[str, Any]:
-        """The queued job. Sent again after a broken connection, it is still one job, by its idempotency key."""
-        head = {"Idempotency-Key": uuid.uuid4().hex}
-        for again in self._tries(away=min(FIRST_SECONDS, self._patience)):
-            with again, ExitStack() as stack:
-                files = opened(request, stack, progress)
-                answer = client.post("/v1/videos", data=fields_of(request), files=files, headers=head, timeout=SEND_TIMEOUT)
-                return checked(answer)
+    def template(self, template_id: str) -> dict[str, Any]:
+        """What the server tells of a template. Raises the errors of `deployments.errors`, or RemoteError."""
+        with self._client() as client:
+            for again in self._tries(away=min(FIRST_SECONDS, self._patience)):
+                with again:
+                    return checked(client.get(f"/v1/templates/{quote(template_id, safe='')}"))
         raise AssertionError("the last try raises")
+
+    def create(self, fields: dict[str, str], recordings: dict[str, Path], key: str) -> dict[str, Any]:
+        """The job of these fields and file parts: a new one, or the one that the same idempotency key made before."""
+        with self._client() as client:
+            return create(client, fields, recordings, key, self._tries(), no_progress)
+
+    def take(
+        self, job: dict[str, Any], out: Path, report: Path | None = None, progress: Progress = no_progress
+    ) -> dict[str, Any]:
+        """The job once it is done, its video at `out`. An interrupt leaves it to the server: its key finds it again."""
+        with self._client() as client:
+            return self._take(client, job, out, report, progress)
+
+    def _take(
+        self, client: httpx.Client, job: dict[str, Any], out: Path, report: Path | None, progress: Progress
+    ) -> dict[str, Any]:
+        job = self._follow(client, job["id"], progress)
+        if job["status"] != "completed":
+            raise error_of(job.get("error") or {}, 500)
+        self._download(client, job["content_url"], out, progress)
+        if report is not None and job.get("report_url"):
+            self._fetch_report(client, job["report_url"], report)
+        return job
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(base_url=self._url, headers=self._headers, timeout=TIMEOUT)
 
     def _follow(self, client: httpx.Client, job_id: str, progress: Progress) -> dict[str, Any]:
         """The job once it is final. Joins its events again when the connection breaks."""
@@ -204,9 +226,20 @@ class _Counted:
         return self._file.fileno()
 
 
-def opened(request: SyncRequest, stack: ExitStack, progress: Progress) -> dict[str, Any]:
-    """The files of a request by the name of their part, read while they are sent."""
-    paths = {"video": request.clip, **{part_name(request, i): s.audio for i, s in enumerate(request.speech) if s.audio}}
+def create(
+    client: httpx.Client, fields: dict[str, str], paths: dict[str, Path], key: str, tries: _Tries, progress: Progress
+) -> dict[str, Any]:
+    """The queued job. Sent again after a broken connection, it is still one job, by its idempotency key."""
+    for again in tries:
+        with again, ExitStack() as stack:
+            parts = {**{name: (None, value) for name, value in fields.items()}, **opened(paths, stack, progress)}
+            head = {"Idempotency-Key": key}
+            return checked(client.post("/v1/videos", files=parts, headers=head, timeout=SEND_TIMEOUT))
+    raise AssertionError("the last try raises")
+
+
+def opened(paths: dict[str, Path], stack: ExitStack, progress: Progress) -> dict[str, Any]:
+    """Files by the name of their part, read while they are sent."""
     counted = {name: _Counted(stack.enter_context(path.open("rb")), path.name, progress) for name, path in paths.items()}
     return {name: (paths[name].name, file, "application/octet-stream") for name, file in counted.items()}
 

@@ -78,6 +78,19 @@ def say(pieces: Sequence[Piece], name: str | Path, speed: float) -> Speech:
     return join(said)
 
 
+def check_said(source: SpeechSource, voice: str, cut: bool) -> None:
+    """Raise SpeechError for words that cannot be said, or not in time; what is recorded is heard when the job runs."""
+    from deployments.audio.slot import fit_to_slot
+    from deployments.audio.voice import Words, voice_named
+
+    spoken = [piece for piece in source.pieces if piece.audio is None]
+    assert source.segment is not None
+    if spoken:
+        voice_named(voice).check([Words(piece.text, piece.ipa) for piece in spoken])
+    if len(spoken) == len(source.pieces):
+        fit_to_slot(lambda speed: say(source.pieces, voice, speed), source.segment.end - source.segment.start, None, cut)
+
+
 def read_speech(path: Path) -> Speech:
     """Mono speech at 48 kHz from any sound or video file. Raises SpeechError or MediaError."""
     from deployments.media.sound import read_sound

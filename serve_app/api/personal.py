@@ -14,6 +14,7 @@ from serve_app.jobs.records import Job
 from serve_app.jobs.spec import JobSpec, PieceSpec, SpeechSpec
 from serve_app.request import Piece, SpeechSource, check_slot_mode
 from serve_app.script import Script, Value, check_ipa, check_voices, clean, load_script, parse_script
+from serve_app.speech import check_said
 from serve_app.transcript import is_transcript, sketch
 
 if TYPE_CHECKING:
@@ -132,20 +133,6 @@ def read_variables(intake: Intake, request: VideoRequest, voice: str) -> tuple[d
 def voice_of(source: SpeechSource, script: Script) -> str:
     """Name of the voice that says a slot."""
     return str(source.voice or script.voice)
-
-
-def check_said(source: SpeechSource, voice: str, cut: bool) -> None:
-    """Raise SpeechError for words that cannot be said, or not in time; what is recorded is heard when the job runs."""
-    from deployments.audio.slot import fit_to_slot
-    from deployments.audio.voice import Words, voice_named
-    from serve_app.speech import say
-
-    spoken = [piece for piece in source.pieces if piece.audio is None]
-    assert source.segment is not None
-    if spoken:
-        voice_named(voice).check([Words(piece.text, piece.ipa) for piece in spoken])
-    if len(spoken) == len(source.pieces):
-        fit_to_slot(lambda speed: say(source.pieces, voice, speed), source.segment.end - source.segment.start, None, cut)
 
 
 def speech_spec(source: SpeechSource, voice: str, keys: dict[Any, str]) -> SpeechSpec:

@@ -233,6 +233,7 @@ class JobAnswer(BaseModel):
     avatar_id: str | None = None
     template_id: str | None = None
     variables: list[str] = Field(default_factory=list, description="of a template: the names of its slots")
+    script: str | None = Field(default=None, description="of a template that was asked for by its id: YAML, with its times")
     notes: list[str] = Field(default_factory=list, description="of a template: what its author should know of the slots")
     metadata: dict[str, str] = Field(default_factory=dict)
     content_url: str | None = None

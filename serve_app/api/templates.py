@@ -40,8 +40,9 @@ def list_templates(
 
 @router.get("/templates/{template_id}")
 def get_template(template_id: str, services: Door, owner: Owner) -> JobAnswer:
-    """One template, with the names of its variables."""
-    return show_job(job_of(services, template_id, owner, KINDS))
+    """One template, with its script and the names of its variables."""
+    job = job_of(services, template_id, owner, KINDS)
+    return show_job(job).model_copy(update={"script": job.info.get("script") or job.spec.script})
 
 
 @router.delete("/templates/{template_id}")

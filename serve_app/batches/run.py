@@ -114,7 +114,13 @@ def learn(batch: Batch, progress: Progress) -> None:
     fit_avatar(batch.wanted.engine, tracked, cache, here, progress)
 
 
-def make_all(tasks: Sequence[RowTask], pool: Pool, progress: Progress) -> list[RowResult]:
+def make_all(
+    tasks: Sequence[RowTask],
+    pool: Pool,
+    progress: Progress,
+    render: Callable[[RowTask, Tick], RowResult] = render_row,
+    warm: Callable[[RowTask], bool] = is_warm,
+) -> list[RowResult]:
     """Every row once: kept from an earlier run, rendered, or copied from the row that says the same."""
     results: dict[str, RowResult] = {}
     by_key: dict[str, RowResult] = {}
@@ -133,9 +139,9 @@ def make_all(tasks: Sequence[RowTask], pool: Pool, progress: Progress) -> list[R
         if count:
             progress("rows", done, len(tasks))
 
-    ahead = 0 if not fresh or is_warm(fresh[0]) else 1  # what all share is made by one row before the others start
+    ahead = 0 if not fresh or warm(fresh[0]) else 1  # what all share is made by one row before the others start
     for part in (fresh[:ahead], fresh[ahead:]):
-        for result in pool.map_ticks(render_row, part, on_tick):
+        for result in pool.map_ticks(render, part, on_tick):
             results[result.name] = by_key[result.key] = result
     for task in tasks:
         if task.row.name not in results:

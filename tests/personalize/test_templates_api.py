@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,12 @@ from typing import Any
 import av
 import pytest
 
-from serve_app.batches.rows import Place
+from deployments.errors import LipSyncError
+from serve_app.batches.manifest import ManifestError
+from serve_app.batches.remote import run_remote
+from serve_app.batches.rows import Place, RowResult
 from serve_app.batches.run import Batch, run_batch
+from serve_app.client import Remote, RemoteError
 from serve_app.executor import SerialExecutor
 from serve_app.personalize import Wanted
 
@@ -22,6 +29,7 @@ kit = sys.modules.setdefault("api_kit", importlib.util.module_from_spec(_SPEC))
 if not hasattr(kit, "serving"):
     _SPEC.loader.exec_module(kit)
 
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = {"segments": [{"start": 1.3, "end": 2.4, "text": "Hello {{customer_name}}"}]}
 YAML = 'segments: [{start: 1.3, end: 2.4, text: "Hello {{customer_name}}"}]'
 
@@ -192,3 +200,101 @@ def test_the_document_tells_of_templates(server: Any) -> None:
         document = client.get("/openapi.json").json()
     assert "/v1/templates" in document["paths"] and "TemplateRequest" in document["components"]["schemas"]
     assert {"template_id", "variables"} <= set(document["components"]["schemas"]["VideoRequest"]["properties"])
+
+
+def rows_of(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def sent(tmp_path: Path, template: str, mode: str = "silence") -> Batch:
+    return Batch(tmp_path / "rows.csv", Place(template, "", str(tmp_path / "out"), tmp_path / "mirror"), Wanted("fake", mode))
+
+
+def jobs_in(server: Any) -> set[str]:
+    return {job.id for job in server.jobs.find(None, kind="video", limit=100)}
+
+
+def test_a_batch_is_made_by_the_server_and_goes_on_where_it_was(
+    server: Any, template: dict[str, Any], speech_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "john.wav").write_bytes(speech_file.read_bytes())
+    manifest = rows_of(tmp_path, "id,customer_name\nann,Ann\nbob,Bob|ipa:bɑb\nann2,Ann\njohn,@john.wav\n")
+    before = jobs_in(server)
+
+    def again(mode: str = "cut_off") -> list[RowResult]:
+        return run_remote(sent(tmp_path, template["id"], mode), Remote(server.url), at_once=2)[1]
+
+    first = again()
+    assert [(row.name, row.status, row.frames) for row in first] == [
+        ("ann", "done", 70),
+        ("bob", "done", 70),
+        ("ann2", "same", 70),
+        ("john", "done", 70),
+    ]
+    made = jobs_in(server) - before
+    assert len(made) == 3, "equal rows are one job"
+    told = {speech.pieces[-1].ipa for id_ in made for speech in server.jobs.get(id_).spec.speech}
+    assert "bɑb" in told and {server.jobs.get(id_).spec.report for id_ in made} == {False}
+    content = {row.name: (tmp_path / "out" / f"{row.name}.mp4").read_bytes() for row in first}
+    assert content["ann"] == content["ann2"] and len(set(content.values())) == 3
+    table = (tmp_path / "out" / "report.csv").read_text()
+    assert "job video_" in table and (tmp_path / "out" / "thumbnails" / "bob.jpg").stat().st_size > 500
+    assert [row.status for row in again()] == ["kept"] * 4
+    (tmp_path / "out" / "records" / "bob.json").unlink()
+    (tmp_path / "out" / "bob.mp4").unlink()
+    assert [row.status for row in again()] == ["kept", "done", "kept", "kept"]
+    assert jobs_in(server) - before == made and (tmp_path / "out" / "bob.mp4").read_bytes() == content["bob"], "joined again"
+    manifest.write_text("id,customer_name\njohn,@john.wav\n")
+    for count in (1, 2):
+        (failed,) = again("silence")
+        assert failed.status == "failed" and "of speech for this slot" in failed.error
+        assert len(jobs_in(server) - before - made) == count, "a job that failed is not joined: it is tried anew"
+
+
+def test_a_killed_batch_joins_its_jobs_on_the_server(server: Any, template: dict[str, Any], tmp_path: Path) -> None:
+    names = ("Eve", "Finn", "Gus", "Hal")
+    manifest = rows_of(tmp_path, "\n".join(["id,customer_name", *(f"{name},{name}" for name in names)]))
+    before = jobs_in(server)
+    words = (
+        "batch",
+        manifest,
+        "--template",
+        template["id"],
+        "--out",
+        tmp_path / "out",
+        "-e",
+        "fake",
+        "--server",
+        server.url,
+        "-q",
+    )
+    command = [sys.executable, "-m", "serve_app", *map(str, words)]
+    environment = {**os.environ, "LIPSYNC_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    limit = time.monotonic() + 120
+    while not jobs_in(server) - before and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert jobs_in(server) - before and len(list((tmp_path / "out").glob("*.mp4"))) < 4, "killed in the middle"
+    summary, results = run_remote(sent(tmp_path, template["id"]), Remote(server.url))
+    assert [row.name for row in results] == list(names) and not summary.counts.get("failed")
+    assert len(jobs_in(server) - before) == 4, "no row was made twice"
+
+
+def test_a_manifest_that_is_wrong_reaches_no_server(server: Any, template: dict[str, Any], tmp_path: Path) -> None:
+    long = "Maximilian Alexander Bartholomew"
+    rows_of(tmp_path, f"id,customer_name\na,Ann\nb,<break/>\nc,\nd,{long}\ne,שלום\n")
+    asked = sent(tmp_path, template["id"])
+    before = jobs_in(server)
+    with pytest.raises(ManifestError) as caught:
+        run_remote(asked, Remote(server.url))
+    told = str(caught.value)
+    assert all(words in told for words in ("4 that are not", "row 2 (b)", "row 3 (c)", "row 4 (d)", "for this slot", "row 5 (e)"))
+    assert jobs_in(server) == before
+    with pytest.raises(LipSyncError, match="template_00"):
+        run_remote(sent(tmp_path, "template_00"), Remote(server.url))
+    with pytest.raises(RemoteError, match="is it running"):
+        run_remote(asked, Remote("http://127.0.0.1:9", patience=0.1))
