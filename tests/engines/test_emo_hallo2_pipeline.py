@@ -124,6 +124,13 @@ def test_guidance_needs_two_passes_and_changes_the_frames(parts: Parts, sitter: 
     assert (frames[1.0] - frames[3.5]).abs().max() > 1e-3
 
 
+def test_half_precision_gives_nearly_the_same_frames(files: Path, parts: Parts, sitter: Sitter) -> None:
+    half = load_parts(files, replace(TINY, half=True))
+    assert {parameter.dtype for parameter in half.net.parameters()} == {torch.bfloat16}
+    fine, coarse = (played(one, sitter, 0.1, replace(SAMPLE, steps=2)) for one in (parts, half))
+    assert float((fine - coarse).abs().mean()) < 0.1 * float(fine.std())
+
+
 def test_exact_velocities_lead_from_noise_to_the_clean_latent() -> None:
     clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     for count in (1, 7, 10):

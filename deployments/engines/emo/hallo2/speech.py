@@ -50,8 +50,9 @@ class PlaceConvolution(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, C, T] -> the same."""
         kernel = self.weight_v.shape[2]
-        weight = self.weight_g * self.weight_v / self.weight_v.norm(dim=(0, 1), keepdim=True)
-        y = functional.conv1d(x, weight, self.bias, padding=kernel // 2, groups=self.groups)
+        direction = self.weight_v.float()
+        weight = self.weight_g.float() * direction / direction.norm(dim=(0, 1), keepdim=True)
+        y = functional.conv1d(x, weight.to(x.dtype), self.bias, padding=kernel // 2, groups=self.groups)
         return functional.gelu(y[..., : x.shape[2]])
 
 
