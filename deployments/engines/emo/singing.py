@@ -24,6 +24,7 @@ Doubles = NDArray[np.float64]
 RATE, HOP = 16000, 160
 SLOW = 4000  # Hz: pitch is found in the sound's low part
 WINDOW = 160  # samples of it: three periods of a low voice
+BLOCK = 4096  # steps at once: an hour of speech stays small
 LOWEST, HIGHEST = 70, 800  # Hz
 PERIODIC = 0.7  # correlation of a sound with itself a period later: below it is no voice on one note
 OCTAVE = 0.85  # a shorter period that correlates nearly as well is the true one
@@ -78,13 +79,19 @@ def pitches(samples: Floats, steps: int) -> tuple[Doubles, Doubles]:
     slow = resample_poly(samples.astype(np.float64), SLOW, RATE)
     padded = np.pad(slow, (WINDOW // 2, WINDOW + hop))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[hop // 2 :: hop][:steps]
-    block = frames - frames.mean(1, keepdims=True)
-    product = np.fft.irfft(np.abs(np.fft.rfft(block, 2 * WINDOW, axis=1)) ** 2, axis=1)[:, : high + 1]
-    energy = np.cumsum(block**2, axis=1)
-    lags = np.arange(high + 1)
-    head, tail = energy[:, WINDOW - 1 - lags], energy[:, -1:] - np.concatenate([0 * energy[:, :1], energy[:, :high]], 1)
-    pitch, strength = best_lags(product / np.sqrt(np.maximum(head * tail, 1e-12)), low)
+    parts = [best_lags(likeness(frames[k : k + BLOCK], high), low) for k in range(0, steps, BLOCK)]
+    pitch, strength = (np.concatenate(part) for part in zip(*parts, strict=True))
     return median_filter(pitch, SLIP), strength
+
+
+def likeness(frames: Doubles, most: int) -> Doubles:
+    """Correlation [T, most + 1] of frames [T, W] with themselves, shifted by 0 to `most` samples."""
+    block = frames - frames.mean(1, keepdims=True)
+    product = np.fft.irfft(np.abs(np.fft.rfft(block, 2 * WINDOW, axis=1)) ** 2, axis=1)[:, : most + 1]
+    energy = np.cumsum(block**2, axis=1)
+    lags = np.arange(most + 1)
+    head, tail = energy[:, WINDOW - 1 - lags], energy[:, -1:] - np.concatenate([0 * energy[:, :1], energy[:, :most]], 1)
+    return np.asarray(product / np.sqrt(np.maximum(head * tail, 1e-12)), np.float64)
 
 
 def best_lags(like: Doubles, low: int) -> tuple[Doubles, Doubles]:
