@@ -82,12 +82,29 @@ def portrait_profile() -> str:
 
 
 @dataclass(frozen=True)
+class MannerConfig:
+    """How one person's way of moving the head is learned."""
+
+    seconds: float = 4.0  # of usable template at least
+    judged: float = 15.0  # seconds at most on which it is judged
+    held_out: float = 0.25  # last share, never learned from: it chooses, and judges
+    batches: int = 8
+    batch: int = 16  # windows
+    ridges: tuple[float, ...] = (1.0, 0.1)  # of the mean variance of what the last layer sees
+    rank: int = 4  # of its correction
+    seeds: tuple[int, ...] = (0,)
+    gain: float = 0.1  # share of the distance to the person's own motion that must go
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Vasa1Config(RetrievalConfig):
     """Frozen settings of the engine."""
 
     texture_gain: float = 1.0  # share of the nearest frame's fine texture
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    manner: MannerConfig = field(default_factory=MannerConfig)
 
 
 @dataclass(frozen=True)

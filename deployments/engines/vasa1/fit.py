@@ -1,4 +1,4 @@
-"""Fit: fill the bank, then learn the face decoder on it. Resumable; the same seed gives the same avatar."""
+"""Fit: fill the bank, learn how the head moves, then the face decoder. Resumable; the same seed gives the same avatar."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from deployments.contracts import Clip, Progress, Track
 from deployments.engines.vasa1.appearance import Trust, save_appearance
 from deployments.engines.vasa1.config import Vasa1Config
 from deployments.engines.vasa1.lessons import Lesson, Lessons
+from deployments.engines.vasa1.manner import learn_from
 from deployments.engines.vasa1.sample import SHOWN
 from deployments.engines.vasa1.window import Bytes, Window, place_window, small_pictures
 from deployments.records import write_atomic, write_json
@@ -41,6 +42,7 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: Vasa1Config, progres
         "engine": "vasa1", "clip": clip.digest, "frames": len(bank.frames), "window": asdict(window),
         "small": list(small.shape), "painted": False, "decoder": False, "trust": asdict(Trust(0.0, 1.0)),
     }  # fmt: skip
+    facts |= learn_from(clip, track, out, config.manner)
     if len(bank.frames) >= config.fit.smallest:
         facts |= learn(bank, small, window, out, config, progress)
     write_json(out / META, facts)

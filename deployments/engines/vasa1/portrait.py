@@ -14,6 +14,7 @@ from deployments.contracts import Motion, Progress, Speech, no_progress
 from deployments.engines.vasa1.config import FaceConfig, MotionConfig, portrait_profile
 from deployments.engines.vasa1.face import asked_latents, poses_of
 from deployments.engines.vasa1.latents import LIPS
+from deployments.engines.vasa1.manner import Manner
 from deployments.engines.vasa1.motion import Told, load_transformer, mixed_lips, placed_lips, smooth_interpolation
 from deployments.errors import OptionError
 from deployments.portrait.controls import Controls
@@ -35,6 +36,7 @@ class PortraitOptions:
     mouth: float = 1.0  # mouth opening
     face: str = "largest"
     controls: Controls = field(default_factory=Controls)
+    manner: Manner = field(default_factory=Manner)  # whose way of moving the head: see `load_manner`
 
     def __post_init__(self) -> None:
         for name in ("head_motion", "mouth"):
@@ -81,7 +83,7 @@ def face_motion(speech: Speech, options: PortraitOptions) -> tuple[Motion, Float
     heard = hear(prediction, steps)
     network = load_transformer()
     told = {name: np.repeat(row[None], len(heard), 0) for name, row in asked_latents(options.controls).items()}
-    made = sample(network, heard, told, guidance_of_face(options.seed))
+    made = sample(options.manner.network(network), heard, told, guidance_of_face(options.seed)) * options.manner.scale
     return lips_of(made, heard, speech, prediction, times, options.mouth), held(made, len(times))
 
 

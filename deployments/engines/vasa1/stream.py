@@ -79,8 +79,8 @@ class PoseStream:
         self.options, self.config = options or PortraitOptions(), config or StreamConfig()
         self.frames = 0  # made so far
         self._model = model
-        self._network, self._guidance = load_transformer(), guidance_of_face(self.options.seed, self.config.steps)
-        self._guidance = replace(self._guidance, together=True)
+        self._network = self.options.manner.network(load_transformer())
+        self._guidance = replace(guidance_of_face(self.options.seed, self.config.steps), together=True)
         self._sound = np.zeros(0, np.float32)
         self._dropped = 0  # frames of sound before what is kept
         size = self._network.config
@@ -118,7 +118,7 @@ class PoseStream:
         sound = self._sound[max(0, heard_to - int(self.config.memory * 16000)) : heard_to]
         start = self._dropped + (heard_to - len(sound)) / FRAME
         made, motion = self._window(sound, start, count)
-        around = np.concatenate([self._past[-REACH:], made[: count + REACH]])
+        around = np.concatenate([self._past[-REACH:], made[: count + REACH]]) * self.options.manner.scale
         smooth = smoothed(around.astype(np.float64), FaceConfig().smooth)[REACH : REACH + count]
         lids, last = lids_of(made[:count, LID].astype(np.float64), smooth[:, LID], FaceConfig(), self._last_blink)
         frames = np.arange(self.frames, self.frames + count)
