@@ -28,6 +28,7 @@ from deployments.engines.vasa1.liveportrait.load import (
     load_template,
     new_portrait_nets,
     placed,
+    tidied,
 )
 from deployments.engines.vasa1.liveportrait.names import APPEARANCE, GENERATOR, MOTION, STITCHING, Names
 from deployments.engines.vasa1.liveportrait.sampling import signal_shares
@@ -132,17 +133,32 @@ def test_half_precision_gives_nearly_the_same_frame(nets: PortraitNets) -> None:
     assert made.dtype == torch.float16 and (made.float() - want).abs().mean() < 0.005 < want.std()
 
 
-def test_what_a_layer_hears_is_attention_to_the_frames_own_sound() -> None:
+def test_a_layer_is_torchs_decoder_layer_that_sees_its_own_sound_only() -> None:
     motion = lively(MotionNet(TINY_MOTION))
-    hear = motion.layers[0].hear
-    ours = torch.randn(1, 24, 16)
-    both = nn.MultiheadAttention(16, 2, batch_first=True)
-    both.load_state_dict({
-        "in_proj_weight": hear.enter.weight, "in_proj_bias": hear.enter.bias,
-        "out_proj.weight": hear.leave.weight, "out_proj.bias": hear.leave.bias,
-    })  # fmt: skip
-    want, _ = both(torch.randn(1, 24, 16), ours, ours, attn_mask=~torch.eye(24, dtype=torch.bool))
-    torch.testing.assert_close(hear.alone(ours), want, atol=1e-5, rtol=1e-5)
+    own = "denoising_net.transformer.layers.0."
+    tensors = {MOTION.public(f"layers.0.{name}"): tensor for name, tensor in motion.layers[0].state_dict().items()}
+    torchs = nn.TransformerDecoderLayer(16, 2, 32, activation="gelu", batch_first=True).eval()
+    torchs.load_state_dict({name.removeprefix(own): tensor for name, tensor in tensors.items()})
+    x, sound = torch.randn(1, 24, 16), torch.randn(1, 24, 16)
+    want = torchs(x, sound, memory_mask=~torch.eye(24, dtype=torch.bool))
+    torch.testing.assert_close(motion.layers[0](x, motion.listen(sound)[0]), want, atol=1e-5, rtol=1e-5)
+
+
+def test_norms_of_weights_are_carried_out_as_torch_does() -> None:
+    conv = nn.utils.spectral_norm(nn.Conv2d(6, 5, 3)).train()
+    for _ in range(3):
+        conv(torch.randn(1, 6, 8, 8))  # its singular vectors settle while training
+    want = conv.eval()(torch.ones(1, 6, 3, 3)) - conv.bias[:, None, None]
+    found = {f"G_middle_0.conv_0.{name}": tensor for name, tensor in conv.state_dict().items()}
+    weight = GENERATOR.translated(found, {"middle.0.conv_in.weight": conv.weight_orig})["middle.0.conv_in.weight"]
+    torch.testing.assert_close(weight.float().sum((1, 2, 3)), want[0, :, 0, 0])
+    long = nn.utils.parametrizations.weight_norm(nn.Conv1d(6, 6, 4), dim=2)
+    with torch.no_grad():
+        long.parametrizations.weight.original0.uniform_(1, 2)
+    found = {tidied(f"audio_encoder.encoder.pos_conv_embed.conv.{name}"): tensor for name, tensor in long.state_dict().items()}
+    assert "audio_encoder.encoder.pos_conv_embed.conv.weight_g" in found
+    weight = MOTION.translated(found, {"speech.where.weight": long.weight})["speech.where.weight"]
+    torch.testing.assert_close(weight.float(), long.weight)
 
 
 def test_points_that_stay_leave_the_volume_where_it_is(nets: PortraitNets) -> None:

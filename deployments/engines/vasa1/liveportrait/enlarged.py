@@ -47,7 +47,7 @@ class EnlargedConv(nn.Module):
 
     def _four(self, x: torch.Tensor) -> torch.Tensor:
         count, height, width = len(self.bias), *x.shape[2:]
-        out = x.new_empty((len(x), count, height, 4, width, 4))
+        out = x.new_empty((len(x), height, 4, width, 4, count)).permute(0, 5, 1, 2, 3, 4)  # channels last in memory
         twice = self.bias.repeat(2)
         every = functional.conv2d(x, self.corners, self.bias.repeat(4), padding=1)
         above = functional.conv2d(x, self.rows, twice, padding=(1, 0))
