@@ -15,13 +15,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels.decode_out import gpu
+from kernels.nv12 import Nv12
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
-def measure(features: str) -> dict[str, int]:
+def measure(features: str, nv12: Nv12 | None) -> dict[str, int]:
     kernel: Any = gpu.decode_out_forward
-    constants = {"BLOCK": gpu.BLOCK, "CHANNELS": gpu.CHANNELS}
+    numbers = tuple(number for row in nv12.rows() for number in row) if nv12 else ()
+    constants = {"BLOCK": gpu.BLOCK, "CHANNELS": gpu.CHANNELS, "COLOURS": numbers, "NV12": nv12 is not None}
     pointers = ("x", "scale", "offset", "kernel", "shift", "out")
     special = {"x": features, "out": "*u8"} | dict.fromkeys(constants, "constexpr")
     types = {n: special.get(n, "*fp32" if n in pointers else "i32") for n in kernel.arg_names}
@@ -42,4 +44,5 @@ def measure(features: str) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    json.dump({features: measure(features) for features in ("*fp32", "*bf16")}, sys.stdout)
+    kinds = {"fp32": ("*fp32", None), "bf16": ("*bf16", None), "bf16, nv12": ("*bf16", Nv12())}
+    json.dump({name: measure(*how) for name, how in kinds.items()}, sys.stdout)

@@ -19,9 +19,12 @@ def main() -> None:
     torch.empty = lambda *args, **kwargs: empty(*args, **kwargs).fill_(77)  # type: ignore[method-assign]
     with np.load(sys.argv[1]) as file:
         tensors = {name: torch.from_numpy(file[name]) for name in file}
-    scenes = sorted({name.split("/")[0] for name in tensors})
-    parts = ("x", "scale", "offset", "kernel", "shift")
-    np.savez(sys.argv[2], **{s: launch_decode_out(*(tensors[f"{s}/{p}"] for p in parts)).numpy() for s in scenes})
+    found = {}
+    for scene in sorted({name.split("/")[0] for name in tensors}):
+        x, scale, offset, kernel, shift = (tensors[f"{scene}/{p}"] for p in ("x", "scale", "offset", "kernel", "shift"))
+        x = x.to(getattr(torch, scene.split(", ")[1]))  # numpy knows no bfloat16
+        found[scene] = launch_decode_out(x, scale, offset, kernel, shift, tensors[f"{scene}/nv12"].tolist()).numpy()
+    np.savez(sys.argv[2], **found)
 
 
 if __name__ == "__main__":
