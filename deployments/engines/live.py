@@ -35,6 +35,7 @@ class LiveTask:
     side: int = 512  # the picture is made smaller until its larger side is this
     seconds: float = 600.0  # of sound at most
     options: dict[str, Any] = field(default_factory=dict)
+    avatar: str = ""  # key of a fitted person, whose way of moving is taken; empty: everybody's
 
     def __post_init__(self) -> None:
         if self.rate not in RATES:
@@ -85,10 +86,12 @@ class Piece:
     frames: int  # made so far
 
 
-def run_live(task: LiveTask, image: Path, sound: Iterator[bytes], emit: Callable[[Started | Piece], None]) -> int:
+def run_live(
+    task: LiveTask, image: Path, avatar: Path | None, sound: Iterator[bytes], emit: Callable[[Started | Piece], None]
+) -> int:
     """Speak what comes; returns how many frames were made. Raises MediaError, NoFaceError, OptionError or SpeechError."""
     module = import_module(f"deployments.engines.{task.engine}.stream")
-    talking: Talking = module.open_stream(read_picture(image, task.side), task.options)
+    talking: Talking = module.open_stream(read_picture(image, task.side), task.options, avatar)
     height, width = talking.size
     packing = _Mp4(width, height, task.rate) if task.form == "mp4" else _Jpegs()
     emit(Started(width, height, FPS, packing.mime, packing.sound_rate, talking.look_ahead))

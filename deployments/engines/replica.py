@@ -108,7 +108,8 @@ class EngineReplica:
         """In a thread."""
         try:
             image = self._store.fetch(task.image)
-            line.end(("done", run_live(task, image, heard(sound, line.stop), lambda news: line.tell(("live", news)))))
+            avatar = self._store.fetch_folder(task.avatar) if task.avatar else None
+            line.end(("done", run_live(task, image, avatar, heard(sound, line.stop), lambda news: line.tell(("live", news)))))
         except LipSyncError as error:
             line.end(("error", error))
         except Exception as error:  # noqa: BLE001 as above
@@ -214,14 +215,14 @@ def check_device() -> None:
     found = backward_map(np.array([[0, 1, 2]], np.int32), corners, corners + 1, 4, 4)
     if not np.allclose(found[2, 1], [2, 3], atol=1e-4):
         raise RenderError(f"expected the mesh warp to read from (2, 3), got {found[2, 1]}; this machine computes wrongly")
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if _has_gpu(torch) and float(torch.ones(64, device="cuda").sum()) != 64:
         raise RenderError("expected a sum of 64 from the GPU, got another; the replica must start again")
 
 
 def device_memory() -> int:
     """Bytes of GPU memory that this process reserved; 0 without a GPU."""
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     return int(torch.cuda.memory_reserved()) if _has_gpu(torch) else 0
 
 

@@ -1,4 +1,4 @@
-"""Back-pressure for request bodies under Ray Serve.
+"""Back-pressure for request bodies, and for what comes over WebSockets, under Ray Serve.
 
 A replica of Serve takes a body from its socket as fast as it comes, into a queue without a bound, so that it sees a caller
 who leaves. Where a disk is slower than the network, a large body would gather in memory. `Throttle` stands before that
@@ -20,7 +20,7 @@ _told = threading.Event()  # set where the application runs in this process: in 
 
 
 class Flow:
-    """How much of one request's body waits between two event loops."""
+    """How much of one request waits between two event loops."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Throttle:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or not _told.is_set():
+        if scope["type"] not in ("http", "websocket") or not _told.is_set():
             await self._app(scope, receive, send)
             return
         flow = scope[KEY] = Flow()
@@ -66,7 +66,7 @@ class Throttle:
         async def receive_slowly() -> Message:
             await flow.room()
             message = await receive()
-            flow.came(len(message.get("body", b"")))
+            flow.came(size_of(message))
             return message
 
         await self._app(scope, receive_slowly, send)
@@ -80,10 +80,15 @@ def telling(scope: Scope, receive: Receive) -> Receive:
 
     async def receive_telling() -> Message:
         message = await receive()
-        flow.taken(len(message.get("body", b"")))
+        flow.taken(size_of(message))
         return message
 
     return receive_telling
+
+
+def size_of(message: Message) -> int:
+    """Bytes of a body's piece, or of a WebSocket's message."""
+    return len(message.get("body") or message.get("bytes") or message.get("text") or b"")
 
 
 def enable() -> None:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -27,7 +27,7 @@ from deployments.engines.live import FPS, LiveTask, Piece, Started
 from deployments.engines.registry import ENGINES
 from deployments.errors import LipSyncError, OptionError
 from serve_app.api.auth import owner_by
-from serve_app.api.check import pick_engine, read_options
+from serve_app.api.check import find_avatar, pick_engine, read_options
 from serve_app.api.errors import ApiError, answer, from_validation, unexpected
 from serve_app.api.inputs import Intake
 from serve_app.api.schemas import MEDIA, MediaInput
@@ -59,6 +59,7 @@ class LiveStart(BaseModel):
     format: Literal["mp4", "jpeg"] = "mp4"
     side: int = Field(default=512, description="the picture is made smaller until its larger side is this; 128 to 1024")
     options: dict[str, Any] = Field(default_factory=dict, description="expression, emotion, gaze, distance")
+    avatar_id: str | None = Field(default=None, description="a fitted person, whose way of moving the head is taken")
     api_key: str = Field(default="", max_length=1000, description="for browsers, which cannot send an Authorization header")
 
 
@@ -120,7 +121,7 @@ class Session:
         live.streams += 1
         intake = Intake(self._services, owner, Form(self._services.incoming / self.id))
         try:
-            await self._talk(await run_check(self._socket, prepare, self._services, intake, start))
+            await self._talk(await run_check(self._socket, prepare, self._services, intake, start, owner))
         finally:
             live.streams -= 1
             await run_in_threadpool(intake.take_back)
@@ -232,9 +233,10 @@ class Session:
             await asyncio.sleep(BUSY_WAIT)
 
 
-def prepare(services: Services, intake: Intake, start: LiveStart) -> LiveTask:
+def prepare(services: Services, intake: Intake, start: LiveStart, owner: str) -> LiveTask:
     """Check what was asked for and store the picture. Blocking. Raises ApiError."""
-    engine = pick_engine(services, start.model or DEFAULT_ENGINE, None, picture=True)
+    avatar = find_avatar(services, start.avatar_id, owner)
+    engine = pick_engine(services, start.model or DEFAULT_ENGINE, avatar, picture=True)
     if not ENGINES[engine.name].live:
         able = [name for name in services.engines() if ENGINES[name].live]
         raise ApiError(f"expected a model that speaks live, of {', '.join(able)}; got {engine.name!r}", param="model")
@@ -249,7 +251,7 @@ def prepare(services: Services, intake: Intake, start: LiveStart) -> LiveTask:
         raise ApiError(str(error), code=error.code, param="rate" if "rate" in str(error) else "side") from None
     item = intake.check(start.image, "image", "image", face=True)
     intake.store([item])
-    return LiveTask(**{**asdict(task), "image": item.key})
+    return replace(task, image=item.key, avatar=f"avatars/{avatar.info['avatar']}" if avatar else "")
 
 
 def text_of(message: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Pump:
         self._app, self.most = app, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         line: asyncio.Queue[Any] = asyncio.Queue()
@@ -39,16 +39,16 @@ class Pump:
         async def fill() -> None:
             nonlocal waiting
             message: dict[str, Any] = {}
-            while message.get("type") != "http.disconnect":
+            while message.get("type") not in ("http.disconnect", "websocket.disconnect"):
                 message = await receive()
-                waiting += len(message.get("body", b""))
+                waiting += flow.size_of(message)
                 self.most = max(self.most, waiting)
                 await line.put(message)
 
         async def take() -> Any:
             nonlocal waiting
             message = await line.get()
-            waiting -= len(message.get("body", b""))
+            waiting -= flow.size_of(message)
             return message
 
         filling = asyncio.create_task(fill())
@@ -80,6 +80,30 @@ def test_a_body_that_comes_faster_than_it_is_read_waits_outside(monkeypatch: pyt
         answer = httpx.post(url, content=(bytes(1 << 20) for _ in range(SIZE >> 20)), timeout=60)
     assert answer.text == str(SIZE), "nothing is lost on the way"
     assert pump.most <= flow.WAITING + SLACK
+
+
+def test_messages_that_come_faster_than_they_are_read_wait_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    from websockets.sync.client import connect
+
+    monkeypatch.setattr(flow, "_told", threading.Event())
+    flow.enable()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        receive = flow.telling(scope, receive)
+        await receive()
+        await send({"type": "websocket.accept"})
+        await asyncio.sleep(0.5)  # for all that comes nevertheless
+        size = 0
+        while size < SIZE:
+            size += flow.size_of(await receive())
+        await send({"type": "websocket.close"})
+
+    pump = Pump(slow)
+    with kit.running(flow.Throttle(pump)) as url, connect(url.replace("http", "ws")) as socket:
+        for _ in range(SIZE >> 20):
+            socket.send(bytes(1 << 20))
+        assert list(socket) == []
+    assert 0 < pump.most <= flow.WAITING + SLACK
 
 
 def test_an_upload_through_the_throttle_arrives_whole(tmp_path: Path, face_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

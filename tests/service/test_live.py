@@ -187,6 +187,26 @@ def test_what_is_asked_for_is_seen(server: Any, asset: str, words: NDArray[np.fl
     assert np.abs(near.astype(int) - plain).mean() > 2
 
 
+def test_a_head_moves_as_the_avatars_person_does(server: Any, asset: str) -> None:
+    from deployments.engines.vasa1.manner import FILE, Manner, save_manner
+    from serve_app.jobs.spec import JobSpec
+
+    scale = np.ones(18, np.float32)
+    scale[8:13] = 5
+    folder = server.media.root / "avatars" / "lively"
+    folder.mkdir(parents=True)
+    save_manner(Manner(scale), folder / FILE)
+    server.jobs.create(JobSpec(kind="avatar", engine="vasa1", source="inputs/aa/clip.mp4", report=False), "anonymous")
+    job = server.jobs.claim("worker", 60)
+    with calling(server) as socket:
+        start(socket, asset, avatar_id=job.id)
+        assert heard(socket)[1][-1]["error"]["code"] == "avatar_not_ready"
+    server.jobs.succeed(job.id, job.fence, None, None, {"avatar": "lively"}, 60)
+    silence = np.zeros(3 * RATE // 2, np.float32)
+    still, lively = (speak(server, asset, silence, format="jpeg", **more)[0][-1] for more in ({}, {"avatar_id": job.id}))
+    assert still[8:] != lively[8:] and still[:8] == lively[:8]
+
+
 @pytest.mark.parametrize(
     ("change", "param", "code"),
     [

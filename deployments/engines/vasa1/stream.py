@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from deployments.contracts import Motion
 from deployments.engines.vasa1.config import FaceConfig, StreamConfig
 from deployments.engines.vasa1.face import REACH, Moving, asked_latents, lids_of, placed, smoothed
 from deployments.engines.vasa1.latents import LATENT, LID, LIPS, RATE
+from deployments.engines.vasa1.manner import Manner, load_manner
 from deployments.engines.vasa1.motion import Told, load_transformer, mixed_lips, placed_lips
 from deployments.engines.vasa1.portrait import PortraitOptions, guidance_of_face
 from deployments.engines.vasa1.sampling import denoise, noise_of
@@ -36,13 +38,17 @@ Floats = NDArray[np.float32]
 FRAME = 640  # samples at 16 kHz
 
 
-def open_stream(picture: NDArray[np.uint8], options: dict[str, Any]) -> PortraitStream:
-    """A photo [H, W, 3] that waits for speech, for a server. Raises MediaError, NoFaceError, OptionError, WeightsError."""
+def open_stream(picture: NDArray[np.uint8], options: dict[str, Any], avatar: Path | None = None) -> PortraitStream:
+    """A photo [H, W, 3] that waits for speech, for a server; it moves its head as the person of the avatar's folder does.
+
+    Raises MediaError, NoFaceError, OptionError, WeightsError.
+    """
     from deployments.portrait.controls import Controls
     from deployments.portrait.film import fit_picture
 
     controls = Controls(**{name: options[name] for name in ("emotion", "gaze", "distance") if name in options})
-    asked = PortraitOptions(mouth=float(options.get("expression", 1.0)), controls=controls)
+    manner = Manner() if avatar is None else load_manner(avatar)
+    asked = PortraitOptions(mouth=float(options.get("expression", 1.0)), controls=controls, manner=manner)
     return PortraitStream(fit_picture(picture, "largest"), asked)
 
 
