@@ -91,7 +91,8 @@ def new_portrait_nets(config: PortraitNetsConfig | None = None, where: torch.dev
 @lru_cache(maxsize=1)
 def load_portrait_nets(folder: Path, config: PortraitNetsConfig | None = None) -> PortraitNets:
     """LivePortrait with the weights of a folder. Raises WeightsError that lists what is missing, unknown or of another shape."""
-    nets = new_portrait_nets(config)
+    with torch.device("meta"):  # no memory, no time for numbers that are thrown away
+        nets = new_portrait_nets(config, device())
     for net, names in nets.parts():
         fill(net, read(folder, names.file), names, folder)
     return placed(nets, nets.device, torch.float16 if nets.device.type == "cuda" else torch.float32)
@@ -111,7 +112,8 @@ def load_motion_net(folder: Path, config: MotionConfig | None = None) -> MotionN
     """JoyVASA's speech net and transformer with the weights of a folder. Raises WeightsError."""
     found = read(folder, MOTION.file)
     config = told_sizes(found, config or MotionConfig())
-    net = MotionNet(config)
+    with torch.device("meta"):
+        net = MotionNet(config)
     if not any(name.startswith("audio_encoder.") for name in found):
         found |= {f"audio_encoder.{name}": tensor for name, tensor in read(folder, SPEECH).items()}
     check_constants(found, config, folder)
@@ -174,7 +176,8 @@ def fill(net: nn.Module, found: Tensors, names: Names, folder: Path) -> None:
     ours = net.state_dict()
     kept = {name: tensor for name, tensor in found.items() if not re.search(names.constants, name)}
     compare(kept, names.wanted(ours), folder / names.file)
-    net.load_state_dict(names.translated(kept, ours))
+    read_in = names.translated(kept, ours)
+    net.load_state_dict({name: tensor.to(ours[name].dtype) for name, tensor in read_in.items()}, assign=True)
     fold_all(net.eval())
 
 

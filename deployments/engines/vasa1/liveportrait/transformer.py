@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -19,9 +20,9 @@ from deployments.engines.vasa1.liveportrait.speech import SpeechNet
 
 def waves(count: int, width: int) -> torch.Tensor:
     """Sines and cosines in turn [count, width], of ever longer waves."""
-    pitch = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10000.0) / width))
-    angle = torch.arange(count).float()[:, None] * pitch
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
+    pitch = np.exp(np.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = np.arange(count)[:, None] * pitch
+    return torch.from_numpy(np.stack([np.sin(angle), np.cos(angle)], -1).reshape(count, width).astype(np.float32))
 
 
 class Attention(nn.Module):
@@ -86,9 +87,9 @@ class MotionNet(nn.Module):
         self.config, width = config, config.width
         self.speech = SpeechNet(config.speech)
         self.sound = nn.Linear(config.speech.width, width)
-        self.first_motion = nn.Parameter(torch.randn(1, config.before, config.latent))
-        self.first_sound = nn.Parameter(torch.randn(1, config.before, width))
-        self.no_sound = nn.Parameter(torch.randn(1, 1, width))
+        self.first_motion = nn.Parameter(torch.zeros(1, config.before, config.latent))
+        self.first_sound = nn.Parameter(torch.zeros(1, config.before, width))
+        self.no_sound = nn.Parameter(torch.zeros(1, 1, width))
         self.step = chain([width, width, width], nn.GELU)
         self.enter = nn.Linear(config.latent, width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
