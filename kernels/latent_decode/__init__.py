@@ -1,6 +1,7 @@
 """A whole decoder of latent pictures on the fast parts: normalisations with SiLU, doublings folded into convolutions.
 
-Knows decoders by the names of their parts, the layout of diffusers' `AutoencoderKL`; imports no such package.
+Knows decoders by the names of their parts: the layout of diffusers' `AutoencoderKL`, and sequences of plain residual
+blocks with `norm_1`, `conv_1`, `norm_2` and `conv_2`, as in the engine `emo`; imports neither.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.checks import DtypeError, KernelError, ShapeError
-from kernels.latent_decode.modules import FoldedUpsample, FusedNorm
+from kernels.latent_decode.modules import FoldedUpsample, FusedNorm, FusedResidual
 
 __all__ = ["LayoutError", "accelerate", "decode"]
 
@@ -28,23 +29,25 @@ def accelerate(decoder: Decoder) -> Decoder:
     """A copy of the decoder for rendering, on the fast parts, channels last; the one given stays as it is.
 
     `norm1`, `norm2` and `nonlinearity` of a residual block, `conv_norm_out` and `conv_act`, `group_norm` of an
-    attention and doublings with a 3x3 convolution in `upsamplers` are swapped; what looks otherwise is left alone. The
-    copy has the weights of now: after further training accelerate again.
+    attention and doublings with a 3x3 convolution in `upsamplers` are swapped; of a sequence the residual blocks that are
+    told nothing. What looks otherwise is left alone. The copy has the weights of now: after further training accelerate again.
     """
-    missing = [name for name in PARTS if not hasattr(decoder, name)]
+    sequence = isinstance(decoder, nn.Sequential) and any(_residual(part) is not part for part in decoder)
+    missing = [name for name in PARTS if not sequence and not hasattr(decoder, name)]
     if missing:
         raise LayoutError(
             f"expected a decoder with {', '.join(PARTS)} as in diffusers' AutoencoderKL.decoder, "
             f"{type(decoder).__name__} has no {', '.join(missing)}; hand over the decoder itself, or run it as it is"
         )
     fast = copy.deepcopy(decoder).eval().requires_grad_(False)
+    for number, part in enumerate(fast if isinstance(fast, nn.Sequential) else ()):
+        setattr(fast, str(number), _residual(part))
     for part in list(fast.modules()):
         _fuse_pairs(part)
         upsamplers = getattr(part, "upsamplers", None)
         if isinstance(upsamplers, nn.ModuleList):
             part.upsamplers = nn.ModuleList(_folded(each) for each in upsamplers)
-    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotations lack it
-    return fast
+    return _channels_last(fast)
 
 
 def decode(decoder: nn.Module, latents: Tensor, batch: int = 8) -> Tensor:
@@ -60,6 +63,23 @@ def decode(decoder: nn.Module, latents: Tensor, batch: int = 8) -> Tensor:
         parts = latents.contiguous(memory_format=torch.channels_last).split(batch)
         pictures = [decoder(part) for part in parts]
     return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+
+def _channels_last(fast: Decoder) -> Decoder:
+    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotations lack it
+    return fast
+
+
+def _residual(part: nn.Module) -> nn.Module:
+    """A residual block of a sequence on the fast parts, or the module itself where it is anything else."""
+    norms = (getattr(part, "norm_1", None), getattr(part, "norm_2", None))
+    convs = (getattr(part, "conv_1", None), getattr(part, "conv_2", None))
+    if not all(isinstance(norm, nn.GroupNorm) for norm in norms) or not all(isinstance(conv, nn.Conv2d) for conv in convs):
+        return part
+    known = {"norm_1", "norm_2", "conv_1", "conv_2", "dropout"}  # a film or a shortcut would be another block
+    if {name for name, child in part.named_children() if child is not None} - known:
+        return part
+    return FusedResidual(norms, convs)  # type: ignore[arg-type]  # seen above
 
 
 def _fuse_pairs(part: nn.Module) -> None:

@@ -22,6 +22,22 @@ class FusedNorm(nn.Module):
         return group_norm_silu(x.movedim(1, -1), self.groups, self.weight, self.bias, self.eps, self.silu).movedim(-1, 1)
 
 
+class FusedResidual(nn.Module):
+    """Takes the place of a block x + conv_2(SiLU(norm_2(conv_1(SiLU(norm_1(x)))))) that nothing scales or shifts between."""
+
+    def __init__(self, norms: tuple[nn.GroupNorm, nn.GroupNorm], convs: tuple[nn.Module, nn.Module]) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = (FusedNorm(norm, silu=True) for norm in norms)
+        self.conv_1, self.conv_2 = convs
+
+    def forward(self, x: Tensor, told: None = None) -> Tensor:
+        """[B, C, h, w] -> the same size."""
+        if told is not None:
+            raise ShapeError(f"told: this block hears nothing, expected None, got {type(told).__name__}; do not accelerate")
+        out: Tensor = x + self.conv_2(self.norm_2(self.conv_1(self.norm_1(x))))
+        return out
+
+
 class FoldedUpsample(nn.Module):
     """Takes the place of a nearest doubling with a 3x3 convolution."""
 

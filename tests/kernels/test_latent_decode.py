@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from benchmarks.kernels.decoders import Decoder, make_decoder
+from deployments.engines.emo.autoencoder import Autoencoder, Residual
+from deployments.engines.emo.config import LatentConfig
 from kernels.checks import DtypeError, KernelError, ShapeError
 from kernels.latent_decode import LayoutError, accelerate, decode
-from kernels.latent_decode.modules import FoldedUpsample, FusedNorm
+from kernels.latent_decode.modules import FoldedUpsample, FusedNorm, FusedResidual
 
 
 def small() -> Decoder:
@@ -62,6 +64,35 @@ def test_what_is_built_otherwise_is_left_alone_and_still_right() -> None:
     assert kinds.count(FoldedUpsample) == 0 and kinds.count(nn.GroupNorm) == 1 + 2 + 1
     with torch.no_grad():
         torch.testing.assert_close(decode(fast, latents()), decoder(latents()), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_the_decoder_of_emo_paints_the_same_picture(dtype: torch.dtype, share: float) -> None:
+    torch.manual_seed(4)
+    code = Autoencoder(LatentConfig()).eval()
+    for part in code.modules():
+        if isinstance(part, nn.GroupNorm):
+            torch.nn.init.normal_(part.weight, 1, 0.2), torch.nn.init.normal_(part.bias, 0, 0.2)
+    decoder = code.decoder.to(dtype)
+    latent = torch.randn(2, LatentConfig().channels, 6, 5).to(dtype)
+    fast = accelerate(decoder)
+    assert [type(part).__name__ for part in fast].count("FusedResidual") == 3
+    assert not any(isinstance(part, nn.GroupNorm) for part in fast.modules())
+    with torch.no_grad():
+        found, wanted = decode(fast, latent), decoder.double()(latent.double())
+    assert found.dtype == dtype and found.shape == (2, 3, 24, 20)
+    assert (found.double() - wanted).abs().max() <= share * wanted.std()
+    wired = Autoencoder(LatentConfig())
+    wired.decoder = accelerate(wired.decoder)  # as the engine would: everything around it stays
+    assert wired.decode(torch.randn(1, LatentConfig().channels, 4, 4)).shape == (1, 3, 16, 16)
+
+
+def test_a_block_that_is_told_something_stays_as_it_is() -> None:
+    told, plain = Residual(16, told=3), Residual(16)
+    fast = accelerate(nn.Sequential(plain, told))
+    assert type(fast[0]) is FusedResidual and type(fast[1]) is Residual
+    with pytest.raises(LayoutError):
+        accelerate(nn.Sequential(told))
 
 
 def test_a_batch_of_any_size_gives_the_same_frames() -> None:
