@@ -123,7 +123,10 @@ def _copy(task: ChunkTask, tick: Tick) -> int:
     from deployments.media.smart import copy_chunk
 
     assert task.encode.match is not None, "copied packets need the header that new ones share with them"
-    tick(copy_chunk(task.clip, task.span, task.encode.match, task.out))
+    span = task.span
+    if task.order is not None:  # packets are known by the source's frames
+        span = Span(int(task.order[span.start]), int(task.order[span.stop - 1]) + 1)
+    tick(copy_chunk(task.clip, span, task.encode.match, task.out))
     return 0
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployments.contracts import Clip, Span
 from deployments.media.smart import CannotCopy, Copying, copying
+from serve_app.overflow import as_filmed
 from serve_app.planner import Plan, cut_around, cut_at
 from serve_app.request import SyncRequest
 
@@ -28,11 +30,20 @@ def keep_filmed(request: SyncRequest, clip: Clip, plan: Plan, workers: int, stre
         found, note = None, f"pictures encoded again as a whole ({reason})"
     else:
         note = "pictures encoded again as a whole (every closed group of the source has changes)"
-    spans = cut_at(request.edges, clip.frames) or cut(plan, found, workers)
+    if found is not None and plan.inserted:
+        found = moved(found, plan.timeline.order)
+    spans = cut_at(request.edges, len(plan.timeline.order)) or cut(plan, found, workers)
     copied = frozenset(span for span in spans if found is not None and plan.still(span) and whole_groups(span, found))
     if found is not None and copied:
         return replace(plan, spans=spans, match=found.match, copied=copied)
     return replace(plan, note=note) if streams else replace(plan, spans=spans, note=note)
+
+
+def moved(found: Copying, order: NDArray[np.int64]) -> Copying:
+    """The same groups by the numbers of output frames [T_out]; a frame that is shown again is new."""
+    filmed = as_filmed(order)
+    places = np.flatnonzero(filmed)
+    return replace(found, entries=places[np.searchsorted(order[places], found.entries)], whole=found.whole[order] & filmed)
 
 
 def cut(plan: Plan, found: Copying | None, workers: int) -> tuple[Span, ...]:

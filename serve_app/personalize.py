@@ -108,7 +108,7 @@ def as_request(
 def check_speech(template: Template, clip: Clip, values: Mapping[str, Value], sync_mode: SyncMode) -> None:
     """Raise OptionError or SpeechError unless every slot can be said in its time. No picture is touched."""
     for source in template.script.fill(values):
-        speak_slot(source, template.script.voice, clip, sync_mode == "cut_off")
+        speak_slot(source, template.script.voice, clip, sync_mode)
 
 
 def check_slots(clip: Clip, script: Script) -> tuple[str, ...]:

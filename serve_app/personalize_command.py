@@ -29,7 +29,8 @@ Variables = Annotated[
     typer.Option("--var", "-v", help="NAME=WORDS, NAME=WORDS|ipa:SOUNDS or NAME=@recording.wav; may repeat."),
 ]
 SlotMode = Annotated[
-    SyncMode, typer.Option(help="Too much for a slot: silence refuses it (default), cut_off ends it with the slot.")
+    SyncMode,
+    typer.Option(help="Too much for a slot: silence refuses it (default), cut_off ends it, bounce makes the slot longer."),
 ]
 
 Store = Annotated[str | None, typer.Option(help="Templates of a store (s3://…), or a server's; default: LIPSYNC_CACHE.")]

@@ -42,6 +42,7 @@ from deployments.worker import (
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
 from serve_app.executor import Executor
 from serve_app.filmed import keep_filmed
+from serve_app.overflow import give_room
 from serve_app.planner import Plan, check_clip, cut_at, make_plan
 from serve_app.request import SyncRequest, check_request, check_room
 from serve_app.speech import fit_length, load_source, on_clip, seconds_of
@@ -162,14 +163,18 @@ def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = Fal
     options = set(request.options) - set(get_engine(request.engine).limits().options)
     if options:
         raise OptionError(f"{request.engine} does not know the option {', '.join(sorted(options))}")
-    cut = request.sync_mode == "cut_off"
-    loaded = [(source.segment, load_source(source, request.voice, clip, cut)) for source in request.speech]
+    loaded = [(source.segment, load_source(source, request.voice, clip, request.sync_mode)) for source in request.speech]
     placed = [(segment, speech) for segment, speech in loaded if segment is not None]
     whole = seconds_of(loaded[0][1])
     plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers, streams)
+    if request.sync_mode == "bounce" and any(source.pieces for source in request.speech):
+        lengths = {segment: seconds_of(speech) for segment, speech in placed}
+        plan = give_room(plan, clip, lengths, request.chunks, workers, streams)
+        places = zip(sorted(placed, key=lambda part: part[0].start), plan.segments, strict=True)
+        placed = [(segment, speech) for (_, speech), segment in places]
     plan = replace(plan, spans=cut_at(request.edges, len(plan.timeline.order)) or plan.spans)
     if placed:
-        return on_clip(clip, placed), keep_filmed(request, clip, plan, workers, streams)
+        return on_clip(plan.timeline.duration, placed), keep_filmed(request, clip, plan, workers, streams)
     return fit_length(loaded[0][1], plan.timeline.duration), plan
 
 
@@ -234,7 +239,8 @@ def job_key(request: SyncRequest, plan: Plan, motion: Motion, avatar: Avatar, tr
 def still_key(request: SyncRequest, plan: Plan, clip: Clip) -> str:
     """What makes chunks in which nothing changes interchangeable between all jobs of a clip."""
     rooms = ("deployments/media", "deployments/worker.py", "deployments/contracts.py")
-    return digest_of("still", clip.digest, str(encoding(request, plan)), code_version(rooms))
+    order = [] if not plan.inserted else [plan.timeline.order.tobytes().hex()]
+    return digest_of("still", clip.digest, str(encoding(request, plan)), code_version(rooms), *order)
 
 
 def encoding(request: SyncRequest, plan: Plan) -> EncodeOptions:
@@ -339,7 +345,7 @@ def count_weight(motion: Motion, task: ChunkTask) -> int:
 
 def sound_of(plan: Plan, speech: Speech) -> SoundPlan:
     """The sound of the output: the speech, and the source's own around segments."""
-    return SoundPlan(speech.samples, speech.rate, plan.segments, keep_source=bool(plan.segments))
+    return SoundPlan(speech.samples, speech.rate, plan.segments, bool(plan.segments), plan.inserted)
 
 
 def join(request: SyncRequest, clip: Clip, plan: Plan, sound: SoundPlan, chunks: list[ChunkResult], ready: Path | None) -> None:

@@ -59,6 +59,7 @@ class Plan:
     match: Match | None = None  # how new pictures stand beside the source's own packets; None: all are encoded
     copied: frozenset[Span] = frozenset()  # those of `spans` that are packets of the source
     note: str = ""  # why packets are not copied
+    inserted: tuple[tuple[Fraction, Fraction], ...] = ()  # clip seconds behind which the output has this many more
 
     def still(self, span: Span) -> bool:
         """Whether nothing changes in a span."""

@@ -15,7 +15,7 @@ from serve_app.planner import SyncMode
 
 Quality = Literal["high", "lossless", "small"]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v")
-SLOT_MODES = ("silence", "cut_off")  # speech too long for a slot is refused, or ends with it
+SLOT_MODES = ("silence", "cut_off", "bounce")  # speech too long for a slot is refused, ends with it, or makes it longer
 FREE_FACTOR = 3  # chunks, the joined file, and air
 
 
@@ -107,11 +107,11 @@ def check_request(request: SyncRequest) -> None:
 
 
 def check_slot_mode(mode: str) -> None:
-    """Raise OptionError for a mode that changes how long a clip is: what lies behind a slot stays where it was filmed."""
+    """Raise OptionError for a mode that means nothing for a part of a clip."""
     if mode not in SLOT_MODES:
         raise OptionError(
-            f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {mode}: a slot never gets longer, "
-            "so its pictures need not be played again or slower"
+            f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {mode}: "
+            "pictures are not played slower; bounce makes room by playing them back and forth"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ import numpy as np
 
 from deployments.contracts import Clip, Segment, Speech
 from deployments.errors import SpeechError
+from serve_app.overflow import longer
+from serve_app.planner import SyncMode
 from serve_app.request import Piece, SpeechSource
 
 if TYPE_CHECKING:
@@ -23,11 +25,11 @@ RATE = 48000  # what is put into the output; the motion part resamples for itsel
 MAX_SECONDS = 4 * 3600
 
 
-def load_source(source: SpeechSource, voice: str | Path, clip: Clip | None = None, cut: bool = False) -> Speech:
-    """Read or speak one source: mono. `cut`: what is too long for its slot ends with it. Raises SpeechError or MediaError."""
+def load_source(source: SpeechSource, voice: str | Path, clip: Clip | None = None, mode: SyncMode = "silence") -> Speech:
+    """Read or speak one source: mono. `mode`: of words that are too long for a slot. Raises SpeechError or MediaError."""
     if source.pieces:
         assert clip is not None, "slots are parts of a clip"
-        return speak_slot(source, voice, clip, cut)
+        return speak_slot(source, voice, clip, mode)
     if source.text is not None:
         from deployments.audio.voice import Words, voice_named
 
@@ -36,16 +38,21 @@ def load_source(source: SpeechSource, voice: str | Path, clip: Clip | None = Non
     return read_speech(source.audio)
 
 
-def speak_slot(source: SpeechSource, voice: str | Path, clip: Clip, cut: bool) -> Speech:
-    """What is said in a slot, as long as the slot and sounding like the clip. Raises SpeechError or MediaError."""
+def speak_slot(source: SpeechSource, voice: str | Path, clip: Clip, mode: SyncMode) -> Speech:
+    """What is said in a slot, as long as it (with `bounce`, as it will be), sounding like the clip.
+
+    Raises SpeechError, MediaError or OptionError.
+    """
     from deployments.audio.slot import fit_to_slot
 
     assert source.segment is not None
     segment, name = source.segment, source.voice or voice
     around = surroundings(clip.path, clip.digest, int(clip.pts[0]) * clip.time_base)
     seed = int(segment.start * 1000)
+    room = partial(longer, clip, segment) if mode == "bounce" else None
+    length, cut = segment.end - segment.start, mode == "cut_off"
     try:
-        return fit_to_slot(lambda speed: say(source.pieces, name, speed), segment.end - segment.start, around, cut, seed)
+        return fit_to_slot(lambda speed: say(source.pieces, name, speed), length, around, cut, seed, room)
     except SpeechError as error:
         raise SpeechError(f"slot at {float(segment.start):g} s: {error}") from None
 
@@ -78,7 +85,7 @@ def say(pieces: Sequence[Piece], name: str | Path, speed: float) -> Speech:
     return join(said)
 
 
-def check_said(source: SpeechSource, voice: str, cut: bool) -> None:
+def check_said(source: SpeechSource, voice: str, mode: SyncMode) -> None:
     """Raise SpeechError for words that cannot be said, or not in time; what is recorded is heard when the job runs."""
     from deployments.audio.slot import fit_to_slot
     from deployments.audio.voice import Words, voice_named
@@ -88,7 +95,8 @@ def check_said(source: SpeechSource, voice: str, cut: bool) -> None:
     if spoken:
         voice_named(voice).check([Words(piece.text, piece.ipa) for piece in spoken])
     if len(spoken) == len(source.pieces):
-        fit_to_slot(lambda speed: say(source.pieces, voice, speed), source.segment.end - source.segment.start, None, cut)
+        length = source.segment.end - source.segment.start
+        fit_to_slot(lambda speed: say(source.pieces, voice, speed), length, None, mode != "silence")
 
 
 def read_speech(path: Path) -> Speech:
@@ -114,13 +122,13 @@ def seconds_of(speech: Speech) -> Fraction:
     return Fraction(len(speech.samples), speech.rate)
 
 
-def on_clip(clip: Clip, parts: Sequence[tuple[Segment, Speech]]) -> Speech:
-    """One speech as long as the clip: every part at its segment, cut at its end, silence elsewhere.
+def on_clip(length: Fraction, parts: Sequence[tuple[Segment, Speech]]) -> Speech:
+    """One speech as long as the output (seconds): every part at its segment, cut at its end, silence elsewhere.
 
     The parts' phoneme timings move with them. All parts are brought to the same rate.
     """
     rate = parts[0][1].rate
-    samples = np.zeros(round(clip.duration * rate), np.float32)
+    samples = np.zeros(round(length * rate), np.float32)
     phonemes: list[tuple[str, float, float]] = []
     for segment, speech in parts:
         start, end = round(segment.start * rate), round(segment.end * rate)

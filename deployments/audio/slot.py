@@ -95,14 +95,25 @@ def room_tone(around: Surroundings, count: int, seed: int) -> NDArray[np.float32
     return fftconvolve(noise, around.tone, mode="valid").astype(np.float32)
 
 
-def fit_to_slot(say: Say, seconds: Fraction, around: Surroundings | None, cut: bool = False, seed: int = 0) -> Speech:
+def fit_to_slot(
+    say: Say,
+    seconds: Fraction,
+    around: Surroundings | None,
+    cut: bool = False,
+    seed: int = 0,
+    longer: Callable[[Fraction], Fraction] | None = None,
+) -> Speech:
     """Speech of exactly `seconds`: at another pace where that fits it, then as loud as the clip, over its room tone.
 
     Speech that would have to be drawn out beyond `LONGEST` keeps its pace, and a pause follows.
     `say` must speak at the rate of `around`.
-    Raises SpeechError where it would have to be hastened beyond `SHORTEST`, unless `cut`: then it ends with the slot.
+    Raises SpeechError where it would have to be hastened beyond `SHORTEST`, unless `cut`: then it ends with the slot; or
+    unless the slot can be `longer`, which tells the length that it gets for the seconds that are needed.
     """
-    speech = paced(say, float(seconds) - LEAD - TAIL, cut)
+    speech = paced(say, float(seconds) - LEAD - TAIL, cut or longer is not None)
+    needed = Fraction(len(speech.samples), speech.rate) + Fraction(str(LEAD)) + Fraction(str(TAIL))
+    if longer is not None and needed > seconds:
+        seconds = longer(needed)
     count = round(seconds * speech.rate)
     samples = matched(speech, around)
     lead = round(LEAD * speech.rate)

@@ -35,6 +35,7 @@ class SoundPlan:
     rate: int  # Hz
     segments: tuple[Segment, ...] = ()
     keep_source: bool = True
+    inserted: tuple[tuple[Fraction, Fraction], ...] = ()  # source seconds behind which the output has this many more
 
     def __post_init__(self) -> None:
         if self.samples.ndim not in (1, 2) or len(self.samples) == 0:

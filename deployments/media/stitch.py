@@ -18,6 +18,7 @@ from deployments.aside import aside
 from deployments.contracts import Clip
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.container import open_input
+from deployments.media.lengthen import lengthen
 from deployments.media.sound import (
     AAC_BLOCK,
     SoundPlan,
@@ -295,7 +296,7 @@ def _spans(plan: SoundPlan, rate: int, offset: int, total: int) -> list[tuple[in
 
 def _mixed_track(clip: Clip, plan: SoundPlan, start: Fraction, length: Fraction) -> _Track:
     """The source's first track with the new sound inside the segments."""
-    source = decode_track(clip.path, 0)
+    source = lengthen(decode_track(clip.path, 0), start, plan.inserted)
     rate, channels = source.rate, source.samples.shape[1]
     lead = round((start - source.start) * rate)
     needed = max([lead + round(s.end * rate) for s in plan.segments] + [len(source.samples)])
@@ -308,9 +309,9 @@ def _mixed_track(clip: Clip, plan: SoundPlan, start: Fraction, length: Fraction)
     mixed = cross_fade(below, place(new, lead + front, total), spans, round(FADE_SECONDS * rate))
     origin = source.start - Fraction(front, rate)
     outside = not spans or min(a for a, _ in spans) < front or max(b for _, b in spans) > front + len(source.samples)
-    if outside or not _can_splice(clip, channels, total):
-        name = clip.audio[0].codec
-        note = f"sound encoded again as a whole (source {name})"
+    if outside or plan.inserted or not _can_splice(clip, channels, total):
+        why = "a slot is longer than it was filmed" if plan.inserted else f"source {clip.audio[0].codec}"
+        note = f"sound encoded again as a whole ({why})"
         return _whole_track(
             mixed if channels <= 2 else fit_channels(mixed, 2),
             rate if rate in (44100, 48000) else track_rate(rate),

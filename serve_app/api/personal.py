@@ -93,7 +93,7 @@ def personal_spec(
     with about("variables"):
         sources = script.fill(values)
         for source in sources:
-            check_said(source, voice_of(source, script), mode == "cut_off")
+            check_said(source, voice_of(source, script), mode)
     speech = tuple(speech_spec(source, voice_of(source, script), keys) for source in sources)
     spec = JobSpec(
         kind="video",

@@ -136,7 +136,7 @@ def why_not(script: Script, row: Row, wanted: Wanted) -> str:
     try:
         for source in script.fill(row.values):
             if (source.voice or script.voice) == DEFAULT_VOICE:
-                check_said(source, DEFAULT_VOICE, wanted.sync_mode == "cut_off")
+                check_said(source, DEFAULT_VOICE, wanted.sync_mode)
     except LipSyncError as error:
         return str(error)
     return ""
