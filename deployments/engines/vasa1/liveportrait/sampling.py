@@ -13,7 +13,7 @@ from deployments.engines.vasa1.liveportrait.config import SamplingConfig
 from deployments.engines.vasa1.liveportrait.transformer import MotionNet
 
 RATE, FRAME = 16000, 640  # samples a second, and of a frame
-LEAD, TRAIL = 1280, 640  # zeros around the speech, as the transformer learned it
+LEAD, TRAIL = 2, 1  # frames of silence around the speech, from and into which a face moves
 OFFSET = 0.008  # of the cosine schedule (Nichol, Dhariwal 2021)
 
 
@@ -32,12 +32,16 @@ def noise_of(seed: int, window: int, shape: tuple[int, ...], count: int) -> torc
 
 @torch.inference_mode()
 def generate(net: MotionNet, samples: NDArray[np.float32], frames: int, config: SamplingConfig, seed: int) -> NDArray[np.float32]:
-    """Latents [frames, D] for speech samples at 16 kHz. All windows start from the same noise, as published."""
+    """Latents [frames, D] for speech samples at 16 kHz. All windows start from the same noise, as published.
+
+    The silence before the speech is heard and not filmed. The authors' program films it, so that its lips come 80 ms after the
+    sound; in training, sound and motion began together.
+    """
     sizes, device = net.config, net.enter.weight.device
     steps = config.steps or sizes.steps
-    windows = -(-frames // sizes.window)
-    sound = np.zeros(max(windows * sizes.window * FRAME, LEAD + len(samples) + TRAIL), np.float32)
-    sound[LEAD : LEAD + len(samples)] = samples
+    windows = -(-(LEAD + frames) // sizes.window)
+    sound = np.zeros(max(windows * sizes.window * FRAME, (LEAD + TRAIL) * FRAME + len(samples)), np.float32)
+    sound[LEAD * FRAME : LEAD * FRAME + len(samples)] = samples
     before: torch.Tensor = net.first_motion
     sound_before: torch.Tensor = net.first_sound
     start = noise_of(seed, 0, (1, sizes.window, sizes.latent), 1)[0].to(device)
@@ -49,7 +53,7 @@ def generate(net: MotionNet, samples: NDArray[np.float32], frames: int, config: 
         latents = denoise(net, start, before, torch.cat([sound_before, heard], 1), chance, config)
         before, sound_before = latents[:, -sizes.before :], heard[:, -sizes.before :]
         made.append(latents[0])
-    return torch.cat(made)[:frames].float().cpu().numpy()
+    return torch.cat(made)[LEAD : LEAD + frames].float().cpu().numpy()
 
 
 def denoise(
