@@ -209,6 +209,22 @@ def models(debug: Debug = False) -> None:
     guarded(work, debug)
 
 
+@app.command()
+def voices(debug: Debug = False) -> None:
+    """Voices that words can be said with: the built-in one, and those in LIPSYNC_VOICES."""
+
+    def work() -> None:
+        from deployments.audio.voice import known_voices
+
+        rows = [
+            (facts.name, facts.language, f"{facts.rate} Hz", facts.problem or ", ".join(facts.speakers[:8]))
+            for facts in known_voices()
+        ]
+        show(("voice", "language", "rate", "speakers"), rows)
+
+    guarded(work, debug)
+
+
 @weights.command("list")
 def weights_list(debug: Debug = False) -> None:
     """Every model file, its size, licence, and whether it is here."""

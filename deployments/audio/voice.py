@@ -35,6 +35,17 @@ class Words:
     ipa: str = ""
 
 
+@dataclass(frozen=True)
+class VoiceFacts:
+    """What callers may know of a voice before they ask for it."""
+
+    name: str
+    language: str
+    rate: int  # Hz
+    speakers: tuple[str, ...] = ()  # of several: name#speaker
+    problem: str = ""  # why it cannot speak
+
+
 class Voice(Protocol):
     """Who speaks."""
 
@@ -94,6 +105,22 @@ def voice_files() -> dict[str, Path]:
     """Voices that the operator listed, by name."""
     found = sorted(voices_folder().glob("*.onnx"))
     return {path.stem: path for path in found if NAME.fullmatch(path.stem) and path.stem != DEFAULT}
+
+
+def known_voices() -> list[VoiceFacts]:
+    """The embedded voice and those that the operator listed; of these only the JSON files are read."""
+    from deployments.audio.piper_file import read_settings
+
+    found = [VoiceFacts(DEFAULT, "en-us", tts.RATE)]
+    for name, path in voice_files().items():
+        try:
+            told = read_settings(path.with_name(f"{path.name}.json"))
+        except (SpeechError, OSError) as error:
+            found.append(VoiceFacts(name, "", 0, problem=str(error)))
+            continue
+        speakers = tuple(told.named) or tuple(map(str, range(told.speakers)))
+        found.append(VoiceFacts(name, told.language, told.rate, speakers if told.speakers > 1 else ()))
+    return found
 
 
 def sentences_of(

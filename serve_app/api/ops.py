@@ -53,6 +53,19 @@ def get_model(name: str, services: Door, owner: Owner) -> dict[str, Any]:
     return show_engine(known[name])
 
 
+@models.get("/voices")
+def list_voices(owner: Owner) -> dict[str, Any]:
+    """The voices that words can be said with: `voice` of a request, a segment or a script."""
+    from deployments.audio.voice import known_voices
+
+    usable = [facts for facts in known_voices() if not facts.problem]
+    data = [
+        {"id": facts.name, "object": "voice", "language": facts.language, "rate": facts.rate, "speakers": list(facts.speakers)}
+        for facts in usable
+    ]
+    return {"object": "list", "data": data}
+
+
 def show_engine(state: EngineState) -> dict[str, Any]:
     """An engine as OpenAI shows models, with more fields."""
     return {

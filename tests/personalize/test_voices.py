@@ -97,6 +97,8 @@ def test_a_template_speaks_with_the_listed_voice(listed: Path, message: Path, tm
 def test_the_command_line_takes_a_name_or_a_file(listed: Path, face_clip: Path, tmp_path: Path, own_cache: Path) -> None:
     from serve_app.cli import app
 
+    told = CliRunner().invoke(app, ["voices"]).output
+    assert "default" in told and "anna" in told and "16000 Hz" in told
     elsewhere = voices.write_voice(tmp_path / "mine", "berta")
     assert read_voice("anna") == "anna" and read_voice("anna#2") == "anna#2"
     assert read_voice(str(elsewhere)) == elsewhere and read_voice("v.onnx#2") == Path("v.onnx#2")
@@ -133,6 +135,10 @@ def test_segments_of_one_job_may_have_voices_of_their_own(listed: Path, face_cli
 def test_the_api_takes_listed_voices_and_never_a_path(listed: Path, face_clip: Path, tmp_path: Path) -> None:
     secret = voices.write_voice(tmp_path / "secret", "berta")
     with api.serving(tmp_path / "service") as server, server.worker(), server.client() as client:
+        (listed.parent / "broken.onnx").write_bytes(b"")
+        told = {voice["id"]: voice for voice in client.get("/v1/voices").json()["data"]}
+        assert set(told) == {"default", "anna"} and (told["anna"]["language"], told["anna"]["rate"]) == ("en-us", 16000)
+        (listed.parent / "broken.onnx").unlink()
         data = {"model": "fake", "text": "I see.", "report": "false"}
         files = {"video": face_clip.read_bytes()}
         for voice in (str(secret), "../secret/berta", "berta", "anna.onnx", "file:///etc/passwd"):
