@@ -203,7 +203,7 @@ def warm_up(engine: str) -> None:
 
     get_engine(engine).limits()
     if ENGINES[engine].live:
-        import_module(f"deployments.engines.{engine}.stream")
+        import_module(f"deployments.engines.{engine}.stream").warm_up()
     check_device()
 
 

@@ -2,6 +2,7 @@
 
 import { Refusal, ask, askJson, getKey, setKey, upload } from "./api.js";
 import { Form, size } from "./form.js";
+import { LiveView } from "./live.js";
 import { JobView, showBadge, showError, statusOf } from "./job.js";
 
 const $ = (id) => document.getElementById(id);
@@ -10,6 +11,7 @@ const PAGE = 8; // jobs
 
 const form = new Form();
 const view = new JobView(() => loadRecent());
+const live = new LiveView();
 let attempt = ""; // names one request, so that sending it again after a broken connection makes no second job
 
 const newName = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -113,6 +115,7 @@ async function enter() {
   $("forget-key").hidden = !getKey();
   const { data } = await askJson("/v1/models");
   form.setEngines(data);
+  live.setEngines(data);
   $("form-error").hidden = true;
   $("key-form").hidden = true;
   loadRecent();

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import shutil
 import struct
 import sys
 import time
@@ -297,3 +298,35 @@ async def test_sound_waits_for_the_frames_before_it() -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.mark.slow
+def test_the_page_shows_a_photo_that_speaks_what_the_microphone_hears(photo: bytes, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no browser here: expected chromium or google-chrome on PATH")
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a microphone that beeps
+    (tmp_path / "face.png").write_bytes(photo)
+    with served(tmp_path) as server, playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", *fake])
+        page, wrong = browser.new_page(), []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
+        page.goto(server.url)
+        page.get_by_role("button", name="Start speaking").click()
+        page.get_by_text("Choose a photo of a face first.").wait_for()
+        page.set_input_files("#live-photo", tmp_path / "face.png")
+        page.get_by_role("button", name="Start speaking").click()
+        shown = "document.getElementById('live-video')"
+        limit = time.monotonic() + 60
+        while not page.evaluate(f"{shown}.videoWidth === 256 && {shown}.currentTime > 0.4"):
+            assert time.monotonic() < limit, page.locator("#live").inner_text()
+            page.wait_for_timeout(100)
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name="Start speaking").wait_for()
+        assert not page.locator("#live-error").is_visible() and wrong == []
+        browser.close()
+        while server.app.state.streams and time.monotonic() < limit:
+            time.sleep(0.02)
+        assert server.app.state.streams == 0

@@ -38,6 +38,14 @@ Floats = NDArray[np.float32]
 FRAME = 640  # samples at 16 kHz
 
 
+def warm_up() -> None:
+    """Load what the first caller would wait for. Raises WeightsError."""
+    from deployments.motion.head import predict
+
+    load_transformer()
+    predict(np.zeros(8 * FRAME, np.float32))
+
+
 def open_stream(picture: NDArray[np.uint8], options: dict[str, Any], avatar: Path | None = None) -> PortraitStream:
     """A photo [H, W, 3] that waits for speech, for a server; it moves its head as the person of the avatar's folder does.
 
