@@ -17,12 +17,13 @@ def two_band(blend: NDArray[np.float32], nearest: NDArray[np.float32], gain: flo
     """Low band of the blend, high band of `gain` parts nearest and 1 - gain parts blend; all [h, w, 3]."""
     # low(b) + gain (n - low(n)) + (1 - gain) (b - low(b)), with the one blur that is left when it is sorted
     apart = blend - nearest
-    return blend + gain * (blur(apart) - apart)
+    return np.asarray(blend + gain * (blur(apart) - apart), np.float32)
 
 
 def blur(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Gaussian low band."""
-    return cv2.GaussianBlur(picture, (0, 0), TEXTURE_SIGMA, borderType=cv2.BORDER_REPLICATE)
+    low = cv2.GaussianBlur(picture, (0, 0), TEXTURE_SIGMA, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(low, np.float32)
 
 
 def match_rim(rendered: NDArray[np.float32], frame: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,5 +67,5 @@ def rim_of(alpha: NDArray[np.float32]) -> Rim:
 
 def across(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """x [w] and y [h] from -0.5 to 0.5."""
-    height, width = shape[:2]
-    return np.arange(width, dtype=np.float32) / width - 0.5, np.arange(height, dtype=np.float32) / height - 0.5
+    height, width = (np.arange(side, dtype=np.float32) / np.float32(side) - np.float32(0.5) for side in shape[:2])
+    return width, height

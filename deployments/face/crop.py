@@ -27,12 +27,13 @@ class CropTransform:
 
     def inverse(self) -> NDArray[np.float64]:
         """T_crop_clip [2, 3]."""
-        return cv2.invertAffineTransform(self.matrix)
+        return np.asarray(cv2.invertAffineTransform(self.matrix), np.float64)
 
     def cut(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crop [side, side, 3] of an upright picture."""
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(rgb, self.matrix, (self.side, self.side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        size = (self.side, self.side)
+        return np.asarray(cv2.warpAffine(rgb, self.matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
     def points(self, clip_points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Clip pixels [P, >=2] -> crop pixels [P, 2]."""
@@ -55,7 +56,7 @@ def crop_transforms(landmarks: NDArray[np.float32], side: int) -> list[CropTrans
     transforms = []
     for points in stable:
         to_crop = fit_similarity_2d(points, mean * scale + shift)
-        transforms.append(CropTransform(cv2.invertAffineTransform(to_crop), side))
+        transforms.append(CropTransform(np.asarray(cv2.invertAffineTransform(to_crop), np.float64), side))
     return transforms
 
 

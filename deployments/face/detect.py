@@ -122,9 +122,10 @@ def shrink(rgb: NDArray[np.uint8], matrix: NDArray[np.float64], side: int, scale
     step = int(scale / 2)
     if step >= 2:
         height, width = rgb.shape[0] // step, rgb.shape[1] // step
-        rgb = cv2.resize(rgb[: height * step, : width * step], (width, height), interpolation=cv2.INTER_AREA)
+        whole = rgb[: height * step, : width * step]
+        rgb = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         matrix = matrix / step
-    return cv2.warpAffine(rgb, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.asarray(cv2.warpAffine(rgb, matrix, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
 
 
 def square_tiles(width: int, height: int) -> list[tuple[float, float, float]]:

@@ -50,9 +50,9 @@ def canonical(landmarks: NDArray[np.float32], mean: NDArray[np.float32] | None =
     stable = landmarks[:, STABLE].astype(np.float64)
     target = np.asarray(mean, np.float64) if mean is not None else stable_mean(landmarks)
     rotation, scale, translation = fit_similarity(target, stable)
-    turn, size, shift = (a.astype(np.float32) for a in (rotation, scale, translation))
+    turn, size, shift = (np.asarray(a, np.float32) for a in (rotation, scale, translation))
     points = ((landmarks - shift[:, None]) @ turn) / size[:, None, None]  # float32: a long clip has millions of points
-    return CanonicalFaces(points, turn, size, shift)
+    return CanonicalFaces(np.asarray(points, np.float32), turn, size, shift)
 
 
 def stable_mean(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -69,8 +69,8 @@ def watch(clip: Clip) -> tuple[list[NDArray[np.float32]], list[FaceBox]]:
 
 def opening(points: NDArray[np.float32]) -> float:
     """Distance of the inner lips in eye distances."""
-    lips = np.linalg.norm(points[LOWER_INNER_LIP] - points[UPPER_INNER_LIP])
-    return float(lips / max(np.linalg.norm(points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER]), 1e-6))
+    lips = float(np.linalg.norm(points[LOWER_INNER_LIP] - points[UPPER_INNER_LIP]))
+    return lips / max(float(np.linalg.norm(points[LEFT_EYE_OUTER] - points[RIGHT_EYE_OUTER])), 1e-6)
 
 
 def loudness(clip: Clip, count: int) -> NDArray[np.float32]:

@@ -80,9 +80,7 @@ class YuvPicture:
 
     def luma(self, step: int) -> NDArray[np.uint8]:
         """Every `step`-th stored luma sample [h, w], scaled to 8 bits, not turned upright: to compare frames."""
-        plane = self._frame.planes[0]
-        wide = self._rule.depth > 8
-        rows = np.frombuffer(plane, np.uint16 if wide else np.uint8).reshape(plane.height, -1)[::step, : plane.width : step]
+        rows = plane_array(self._frame.planes[0], self._rule.depth)[::step, ::step]
         return (rows >> (self._rule.depth - 8)).astype(np.uint8)
 
     def _to_rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import io
 from collections import deque
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -43,7 +44,7 @@ class LiveFilm:
         self._rate, self._sound_rate = rate, sound_rate
         self._rest = np.zeros(0, np.float32)  # shorter than a block
         self._heard = self._shown = 0
-        self._waiting: deque[av.Packet] = deque()  # sound that belongs to frames that are not there yet
+        self._waiting: deque[av.Packet[Any]] = deque()  # sound that belongs to frames that are not there yet
         self._pieces = 0
 
     @property
@@ -87,7 +88,7 @@ class LiveFilm:
         self._shown += 1
         return frame
 
-    def _piece(self, pictures: list[av.Packet], end: Fraction | None) -> bytes:
+    def _piece(self, pictures: list[av.Packet[Any]], end: Fraction | None) -> bytes:
         """A fragment of these packets, and of the sound that begins before `end`."""
         sounds = []
         while self._waiting and (end is None or Fraction(int(self._waiting[0].pts or 0), self._sound_rate) < end):
@@ -96,7 +97,7 @@ class LiveFilm:
             return b""
         return self._muxed(pictures, sounds)
 
-    def _muxed(self, pictures: list[av.Packet], sounds: list[av.Packet]) -> bytes:
+    def _muxed(self, pictures: list[av.Packet[Any]], sounds: list[av.Packet[Any]]) -> bytes:
         buffer, starts = io.BytesIO(), {VIDEO: 0, SOUND: 0}
         with av.open(buffer, "w", format="mp4", options={**MUXER, "video_track_timescale": str(1000 * self._rate)}) as container:
             tracks = [container.add_stream_from_template(stream) for stream in (self._video, self._sound)]

@@ -32,7 +32,7 @@ def probe(path: Path) -> Clip:
         check_size(stream, path)
         pts, keys = packet_times(container, stream, path)
         audio = tuple(audio_stream(s) for s in container.streams.audio)
-        base = stream.time_base
+        base = stream.time_base or Fraction(1, 1000)
         announced = stream.frames
         rate = stream.average_rate or stream.guessed_rate
     if announced and len(pts) < 0.95 * announced:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -84,7 +85,7 @@ def decode_track(path: Path, stream: int = 0) -> SourceSound:
                 rate = frame.sample_rate
                 start = (frame.pts or 0) * Fraction(frame.time_base or Fraction(1, rate))
             elif frame.pts is not None:
-                gap = round((frame.pts * Fraction(frame.time_base) - start) * rate) - length
+                gap = round((frame.pts * Fraction(frame.time_base or Fraction(1, rate)) - start) * rate) - length
                 if SMALLEST_GAP * rate < gap <= MOST_SECONDS * rate:
                     blocks.append(np.zeros((gap, block.shape[1]), np.float32))
                     length += gap
@@ -103,9 +104,9 @@ def _float_samples(frame: av.AudioFrame) -> NDArray[np.float32]:
     raw = frame.to_ndarray()
     raw = raw.T if frame.format.is_planar else raw.reshape(-1, len(frame.layout.channels))
     if raw.dtype == np.uint8:
-        return (raw.astype(np.float32) - 128) / 128
-    if np.issubdtype(raw.dtype, np.integer):
-        return raw.astype(np.float32) / float(-np.iinfo(raw.dtype).min)
+        return (raw.astype(np.float32) - np.float32(128)) / np.float32(128)
+    if raw.dtype.kind == "i":
+        return raw.astype(np.float32) / np.float32(2 ** (8 * raw.dtype.itemsize - 1))
     return raw.astype(np.float32)
 
 
@@ -154,15 +155,15 @@ def frames_of(samples: NDArray[np.float32], rate: int, start: int, layout: str, 
         yield frame
 
 
-def encode_blocks(samples: NDArray[np.float32], rate: int, layout: str, start: int, bit_rate: int) -> dict[int, av.Packet]:
+def encode_blocks(samples: NDArray[np.float32], rate: int, layout: str, start: int, bit_rate: int) -> dict[int, av.Packet[Any]]:
     """AAC-LC packets by pts (1/rate) of [N, C] samples whose first one has pts `start`; no container involved."""
     encoder = av.CodecContext.create("aac", "w")
     encoder.sample_rate, encoder.layout, encoder.format = rate, layout, "fltp"
     encoder.bit_rate, encoder.time_base = bit_rate, Fraction(1, rate)
-    packets = {}
+    packets: dict[int, av.Packet[Any]] = {}
     for frame in [*frames_of(samples, rate, start, layout, AAC_BLOCK), None]:
         for packet in encoder.encode(frame):
-            packets[packet.pts] = packet
+            packets[int(packet.pts or 0)] = packet
     return packets
 
 

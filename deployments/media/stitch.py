@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -39,7 +40,7 @@ PRE_ROLL_BLOCKS = 3
 PLAYABLE = {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"}  # codecs that players expect in MP4
 LARGEST_TIMESCALE = 10_000_000
 
-Packets = Iterator[av.Packet]
+Packets = Iterator["av.Packet[Any]"]
 
 
 def stitch(
@@ -116,7 +117,7 @@ def _write(
             container.mux(packet)
 
 
-def packet_seconds(packet: av.Packet) -> float:
+def packet_seconds(packet: av.Packet[Any]) -> float:
     """Decoding time, to interleave packets by."""
     stamp = packet.dts if packet.dts is not None else packet.pts
     return float(stamp * packet.time_base) if stamp is not None else 0.0
@@ -203,10 +204,18 @@ def _copied_tracks(clip: Clip, container: av.container.OutputContainer, kind: st
                 tracks.append(_encoded_again(clip, place_in_clip).packets(container))
                 notes.append(f"sound track {place_in_clip} encoded again as a whole (source {found.codec})")
                 continue
-            stream = container.add_stream_from_template(source.streams[found.index])
-            stream.metadata.update(source.streams[found.index].metadata)
+            original = audio_track(source, found.index)
+            stream = container.add_stream_from_template(original)
+            stream.metadata.update(original.metadata)
             tracks.append(_copied_packets(clip.path, found.index, stream, None))
     return tracks, notes
+
+
+def audio_track(container: av.container.InputContainer, index: int) -> av.AudioStream:
+    """The stream of a sound track by its number in the file."""
+    stream = container.streams[index]
+    assert isinstance(stream, av.AudioStream), f"expected stream {index} to be sound, as it was probed, got {stream.type}"
+    return stream
 
 
 def _can_hold(kind: str, codec: str) -> bool:
@@ -223,10 +232,10 @@ def _encoded_again(clip: Clip, place_in_clip: int) -> _Track:
     return _whole_track(samples, rate, source.start, Fraction(len(samples), source.rate), "", source.rate)
 
 
-def _copied_packets(path: Path, index: int, stream: av.AudioStream, replaced: dict[int, av.Packet] | None) -> Packets:
+def _copied_packets(path: Path, index: int, stream: av.AudioStream, replaced: dict[int, av.Packet[Any]] | None) -> Packets:
     """The source's packets, except those whose pts (1/rate) is in `replaced`."""
     with open_input(path) as container:
-        source = container.streams[index]
+        source = audio_track(container, index)
         rate = source.codec_context.sample_rate
         for packet in container.demux(source):
             if packet.size == 0 or (packet.pts is None and packet.dts is None):
@@ -281,7 +290,7 @@ def _ready_track(path: Path) -> _Track:
 
     def packets_of(container: av.container.OutputContainer) -> Packets:
         with open_input(path) as source:
-            target = container.add_stream_from_template(source.streams[index])
+            target = container.add_stream_from_template(audio_track(source, index))
             target.bit_rate = SOUND_BIT_RATE  # the header says what was asked for, as without the detour
         return _copied_packets(path, index, target, None)
 
@@ -329,7 +338,7 @@ def _can_splice(clip: Clip, channels: int, total: int) -> bool:
     if track.codec != "aac" or channels > 2:
         return False
     with open_input(clip.path) as container:
-        stream = container.streams[track.index]
+        stream = audio_track(container, track.index)
         config = bytes(stream.codec_context.extradata or b"")
         if not config or config[0] >> 3 != 2 or stream.codec_context.sample_rate != track.rate:
             return False
@@ -344,12 +353,12 @@ def _spliced_track(
     overlap of neighbouring AAC blocks cancels as it did before."""
     index = clip.audio[0].index
     with open_input(clip.path) as container:
-        stream = container.streams[index]
+        stream = audio_track(container, index)
         first = next(round(p.pts * p.time_base * rate) for p in container.demux(stream) if p.size and p.pts is not None)
         bit_rate = max(stream.codec_context.bit_rate or 0, SOUND_BIT_RATE)
     base = round(origin * rate)
     layout = "mono" if channels == 1 else "stereo"
-    replaced: dict[int, av.Packet] = {}
+    replaced: dict[int, av.Packet[Any]] = {}
     for start, stop in spans:
         low = first + ((base + start - first) // AAC_BLOCK - 1) * AAC_BLOCK
         high = first + ((base + stop - first) // AAC_BLOCK + 2) * AAC_BLOCK
@@ -360,8 +369,9 @@ def _spliced_track(
 
     def packets_of(container: av.container.OutputContainer) -> Packets:
         with open_input(clip.path) as source:
-            target = container.add_stream_from_template(source.streams[index])
-            target.metadata.update(source.streams[index].metadata)
+            original = audio_track(source, index)
+            target = container.add_stream_from_template(original)
+            target.metadata.update(original.metadata)
         return _copied_packets(clip.path, index, target, replaced)
 
     return _Track(rate, "", packets_of)

@@ -62,8 +62,8 @@ def belonging(here: Place, followed: Floats, mouth: Floats) -> Floats | float:
     apart = np.abs(apart - np.median(apart[sure], axis=0))  # another light is no other thing
     far = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])
     foreign = smoothstep((far - ALIKE) / (OTHER - ALIKE)) * skin
-    foreign = cv2.GaussianBlur(cv2.dilate(foreign, WIDER), (0, 0), max(0.5, SOFT * here.unit / COARSE))
-    return 1 - cv2.resize(foreign, (width, height), interpolation=cv2.INTER_LINEAR)
+    soft = cv2.GaussianBlur(cv2.dilate(foreign, WIDER), (0, 0), max(0.5, SOFT * here.unit / COARSE))
+    return 1 - np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def follow(here: Place, frame: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,8 +90,8 @@ def smooth(raster: MeshRaster, corners: Floats, target: Floats, inside: Floats |
         kept = np.zeros(field.shape[:2], np.uint8)
         cv2.fillConvexPoly(kept, np.rint(inside / step * 2**SUBPIXEL).astype(np.int32), 1, shift=SUBPIXEL)
         field *= kept[..., None]
-    field = cv2.GaussianBlur(field, (0, 0), sigma / step)
-    return np.asarray(enlarge(field, width, height, step) if step > 1 else field, np.float32)
+    soft = np.asarray(cv2.GaussianBlur(field, (0, 0), sigma / step), np.float32)
+    return enlarge(soft, width, height, step) if step > 1 else soft
 
 
 def eye_distance(target: Floats) -> float:
@@ -142,11 +143,18 @@ def enlarge(small: NDArray[np.float32], width: int, height: int, step: int = 2) 
     """A picture of every `step`-th pixel at full size; sample (i, j) stays at pixel (step i, step j)."""
     matrix = np.array([[1 / step, 0, 0], [0, 1 / step, 0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(small, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    large = cv2.warpAffine(small, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(large, np.float32)
 
 
 def warp(bank: Bank, raster: MeshRaster, row: int, interpolation: int) -> NDArray[np.float32]:
     """A bank picture seen through the target mesh [h, w, 3] float32; pixels outside the mesh mean nothing."""
-    source = raster.values(bank.vertices[row], fill=0.0)
-    picture = bank.pictures[row].astype(np.float32)  # OpenCV reads floats faster than bytes
-    return np.asarray(cv2.remap(picture, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    # OpenCV reads floats faster than bytes
+    return read_at(bank.pictures[row].astype(np.float32), raster.values(bank.vertices[row], fill=0.0), interpolation)
+
+
+def read_at(picture: NDArray[Any], source: Floats, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
+    """A picture [H, W, C] read at places `source` [h, w, 2] (x, y; pixels); beyond its border the border goes on."""
+    # the stubs want a second map; an empty one makes OpenCV 5 read what is not there
+    seen = cv2.remap(picture, source, None, interpolation, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return np.asarray(seen)

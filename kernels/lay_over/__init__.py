@@ -28,6 +28,6 @@ def lay_over(moved: Floats, picture: Floats, alpha: Floats, share: Floats, shift
         if given.shape != expected or given.dtype != np.float32 or alpha.ndim != 2:
             raise ValueError(f"{name}: expected float32 {list(expected)}, got {given.dtype} {list(given.shape)}")
     rgb, total = np.empty((*shape, 3), np.uint8), np.empty(shape, np.float32)
-    parts = (np.ascontiguousarray(array) for array in (moved, picture, alpha, share, shift))
-    lay_over_pixels(*parts, rgb, total)
+    moved, picture, alpha, share, shift = (np.ascontiguousarray(array) for array in (moved, picture, alpha, share, shift))
+    lay_over_pixels(moved, picture, alpha, share, shift, rgb, total)
     return rgb, total

@@ -17,7 +17,7 @@ from deployments.engines.emo.config import WindowConfig
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
 from deployments.face.mesh import smoothstep
 from deployments.retrieval.bank import Bank
-from deployments.retrieval.warp import soft_mask
+from deployments.retrieval.warp import read_at, soft_mask
 from deployments.retrieval.window import Bytes, Floats, Window, scale_of, window_around
 from kernels.mesh_warp import MeshRaster, rasterize
 
@@ -65,8 +65,7 @@ class Scene:
         """A bank picture on a raster's mesh [h, w, 3], 0..255."""
         scale = scale_of(self.bank, self.small)
         source = raster.values((self.bank.vertices[row] + np.float32(0.5)) * scale - np.float32(0.5), fill=0.0)
-        picture = cv2.remap(self.small[row], source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return picture.astype(np.float32)
+        return read_at(self.small[row], source).astype(np.float32)
 
 
 def mouth_window(bank: Bank, config: WindowConfig) -> Window:

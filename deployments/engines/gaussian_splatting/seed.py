@@ -11,6 +11,7 @@ from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, pose, rim_gate, triangle_frames
 from deployments.engines.gaussian_splatting.rig import CAVITY, LOWER, SKIN, UPPER, Rig
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
+from deployments.retrieval.warp import read_at
 from kernels.mesh_warp import rasterize
 
 AREA_UNIT = 400.0  # lattice cells per eye distance while areas are measured
@@ -107,7 +108,7 @@ def paint(avatar: Gaussians, binding: Binding, at: Pose, pictures: list[NDArray[
     colours = np.full((len(pictures), len(binding.owner), 3), np.nan, np.float32)
     for b, picture in enumerate(pictures):
         spots = (posed.means[b, :, :2].numpy() - corners[b])[None].astype(np.float32)
-        sampled = cv2.remap(picture, spots, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        sampled = read_at(picture, spots)[0]
         colours[b, seen[b]] = sampled[seen[b]] / 255.0
     known = ~np.isnan(colours[..., 0]).all(0)
     median = np.full(colours.shape[1:], DARK, np.float32)

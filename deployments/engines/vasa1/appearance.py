@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.engines.vasa1.window import Bytes, Floats, Window, scale_of
 from deployments.retrieval.bank import Bank
+from deployments.retrieval.warp import read_at
 from kernels.mesh_warp import MeshRaster, rasterize
 
 CONTEXT = 2  # frames on both sides whose lip shapes are clues
@@ -51,7 +51,7 @@ class Appearance:
     def picture(self, code: Floats, raster: MeshRaster) -> Floats:
         """The same picture on another mesh [h, w, 3]."""
         source = raster.values(self.canonical, fill=0.0)
-        return cv2.remap(self.texture(code), source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return read_at(self.texture(code), source)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ def textures_of(bank: Bank, small: Bytes, window: Window, canonical: Floats) -> 
     pixels = np.empty((len(bank.frames), int(inside.sum()) * 3), np.float32)
     for row, vertices in enumerate(bank.vertices):
         source = raster.values((vertices + 0.5) * scale - 0.5, fill=0.0)
-        warped = cv2.remap(small[row], source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        pixels[row] = warped[inside].reshape(-1)
+        pixels[row] = read_at(small[row], source)[inside].reshape(-1)
     return Textures(canonical, inside, pixels)
 
 

@@ -13,7 +13,7 @@ from deployments.engines.vasa1.window import Bytes, Floats, Window, scale_of
 from deployments.face.composite import match_rim
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
 from deployments.retrieval.bank import Bank
-from deployments.retrieval.warp import soft_mask
+from deployments.retrieval.warp import read_at, soft_mask
 from kernels.mesh_warp import rasterize
 
 SHOWN = 0.02  # of the mask: from here on the frame's own pixels are hidden from the decoder
@@ -65,7 +65,7 @@ def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Flo
     pictures = np.empty((len(told.rows) + 1, window.height, window.width, 3), np.float32)
     for k, row in enumerate(told.rows):
         source = raster.values((bank.vertices[row] + 0.5) * scale - 0.5, fill=0.0)
-        pictures[k] = cv2.remap(sources.small[row], source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        pictures[k] = read_at(sources.small[row], source)
     pictures[-1] = appearance.picture(told.code, raster)
     mean = np.tensordot(told.weights, pictures[:-1], 1)
     matched = match_rim(mean, frame, alpha)
