@@ -158,7 +158,7 @@ def open_voice(path: Path, speaker: str = "") -> PiperVoice:
     return PiperVoice(path.stem, model, settings, pick_speaker(settings, speaker))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _opened(path: Path, states: tuple[tuple[int, int], ...]) -> tuple[bytes, Settings]:
     settings = read_settings(path.with_name(f"{path.name}.json"))
     model = read_onnx(path)

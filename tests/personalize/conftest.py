@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deployments.media.encode import EncodeOptions, encode_new
 from deployments.media.sound import SoundPlan
+from serve_app.cache import Cache
 
 RATE = 48000
 FRAMES, PER_SECOND = 90, 30
@@ -105,6 +106,12 @@ def message(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 packet.stream = copied
                 out.mux(packet)
     return folder / "message.mp4"
+
+
+@pytest.fixture(scope="session")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """A cache for tests that each make a template of `message`: the person in it is tracked once."""
+    return Cache(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

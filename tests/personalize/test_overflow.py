@@ -85,12 +85,13 @@ def packets(path: Path) -> list[tuple[Fraction, bytes]]:
     return sorted(found)
 
 
-def test_words_too_long_for_their_slot_make_the_video_longer(message: Path, tmp_path: Path) -> None:
+def test_words_too_long_for_their_slot_make_the_video_longer(message: Path, tracked: Cache, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text('segments: [{start: 0.9, end: 1.5, text: "{{name}}"}]')
-    cache, templates = Cache(tmp_path / "cache"), Templates(tmp_path / "cache")
-    template = create_template(templates, "hi", (message, tmp_path / "s.yaml"), "fake", "largest", cache, SerialExecutor())
+    template = create_template(
+        Templates(tracked.folder), "wide", (message, tmp_path / "s.yaml"), "fake", "largest", tracked, SerialExecutor()
+    )
     out = tmp_path / "out.mp4"
-    job = personalize(template, {"name": Value(LONG)}, out, Wanted("fake", "bounce"), cache, SerialExecutor())
+    job = personalize(template, {"name": Value(LONG)}, out, Wanted("fake", "bounce"), tracked, SerialExecutor())
     before, after = probe(message), probe(out)
     more = after.frames - before.frames
     assert more > 20 and more % 2 == 0 and after.duration - before.duration == pytest.approx(more / 25, abs=0.02)
@@ -108,7 +109,7 @@ def test_words_too_long_for_their_slot_make_the_video_longer(message: Path, tmp_
     lag = np.argmax(np.correlate(new[round(1.7 * RATE) + moved - 300 :][: len(rest) + 600], rest, "valid")) - 300
     assert abs(lag) <= 2 and "a slot is longer than it was filmed" in comment(out)
     again = tmp_path / "short.mp4"
-    personalize(template, {"name": Value("Ann")}, again, Wanted("fake", "bounce"), cache, SerialExecutor())
+    personalize(template, {"name": Value("Ann")}, again, Wanted("fake", "bounce"), tracked, SerialExecutor())
     assert probe(again).frames == before.frames, "what fits stays as long as it was filmed"
     check_slot_mode("bounce")
     with pytest.raises(OptionError, match="back and forth"):

@@ -80,18 +80,17 @@ def test_rows_of_another_voice_are_other_rows_and_old_rows_keep_their_key(listed
     assert len({key(SCRIPT), key(plain), key(plain.replace("anna", "default"))}) == 3
 
 
-def test_a_template_speaks_with_the_listed_voice(listed: Path, message: Path, tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
+def test_a_template_speaks_with_the_listed_voice(listed: Path, message: Path, tracked: Cache, tmp_path: Path) -> None:
     (tmp_path / "script.yaml").write_text(SCRIPT)
     parts = (message, tmp_path / "script.yaml")
-    template = create_template(Templates(cache.folder), "hi", parts, "fake", "largest", cache, SerialExecutor())
+    template = create_template(Templates(tracked.folder), "anna", parts, "fake", "largest", tracked, SerialExecutor())
     values = {"name": parse_value("name", "I|ipa:iː", voice=template.script.strictest())}
-    personalize(template, values, tmp_path / "out.mp4", Wanted("fake"), cache, SerialExecutor())
+    personalize(template, values, tmp_path / "out.mp4", Wanted("fake"), tracked, SerialExecutor())
     said = read_sound(tmp_path / "out.mp4", 48000)
     assert loudest(said[round(0.25 * 48000) : round(0.28 * 48000)]) == pytest.approx(voices.hertz_of("i"), abs=60)
     (tmp_path / "script.yaml").write_text(SCRIPT.replace("anna", "berta"))
     with pytest.raises(SpeechError, match="expected a voice of default, anna; got 'berta'"):
-        create_template(Templates(cache.folder), "no", parts, "fake", "largest", cache, SerialExecutor())
+        create_template(Templates(tracked.folder), "no", parts, "fake", "largest", tracked, SerialExecutor())
 
 
 def test_the_command_line_takes_a_name_or_a_file(listed: Path, face_clip: Path, tmp_path: Path, own_cache: Path) -> None:
