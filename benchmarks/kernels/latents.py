@@ -2,7 +2,7 @@
 
 Where the answers differ by more than rounding allows, no times are printed for that row and the exit code is 1.
 
-    python -m benchmarks.kernels.latents [--device cuda] [--full] [--seconds 4] [--save FILE.json]
+    python -m benchmarks.kernels.latents [--device cuda] [--full] [--only WORD] [--seconds 4] [--save FILE.json]
 
 Per frame. On a CPU the best processor time of one thread (other work on the machine would otherwise be counted), wall
 time beside it; on a GPU the median by events. Turns are taken, so that a slow moment of the machine hits all alike.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.kernels.compact import emo_works, vasa1_works
 from benchmarks.kernels.decoders import make_decoder
 from benchmarks.kernels.gaussians import machine, time_cuda
 from kernels.group_norm_silu import group_norm_silu
@@ -145,6 +147,8 @@ def rows(device: str, full: bool) -> dict[str, tuple[int, Callable[[], dict[str,
         norm, up = (128, size, frames, dtype, device), (256, size // 4, frames, dtype, device)
         found[f"group_norm_silu, 128 x {size} x {size}, {kind}"] = (frames, partial(norm_works, *norm))
         found[f"upsample_conv, 256 x {size // 4} x {size // 4}, {kind}"] = (frames, partial(upsample_works, *up))
+        found[f"compact decoder: emo, 96 x 96, {kind}"] = (frames, partial(emo_works, frames, dtype, device))
+        found[f"compact decoder: vasa1, 128 x 128, {kind}"] = (frames, partial(vasa1_works, frames, dtype, device))
         small = (tuple(w // 4 for w in WIDTHS), size, frames, dtype, device)
         found[f"decoder, a quarter of the width, {size} x {size}, {kind}"] = (frames, partial(decoder_works, *small))
         if gpu or full:
@@ -169,15 +173,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--full", action="store_true", help="the decoder of Stable Diffusion 1.5 on a CPU, too (minutes)")
+    parser.add_argument("--only", default="", help="rows whose name has this word; the others' figures stay as they are")
     parser.add_argument("--seconds", type=float, default=4.0, help="time for each row on a CPU")
     parser.add_argument("--save", type=Path, default=Path("benchmarks/results/latents.json"), help="figures of each device")
     args = parser.parse_args()
     torch.set_num_threads(1)
     before = json.loads(args.save.read_text(encoding="utf-8")) if args.save.exists() else {}
-    report: dict[str, Any] = {"machine": machine(args.device), "rows": {}}
+    known = before.get(args.device, {}).get("rows", {}) if args.only else {}
+    whole = before[args.device]["machine"] if known else machine(args.device)  # rows of another run say their load themselves
+    report: dict[str, Any] = {"machine": whole, "rows": dict(known)}
     for name, (frames, make) in rows(args.device, args.full).items():
+        if args.only not in name:
+            continue
         torch.compiler.reset()
-        report["rows"][name] = measure(make(), frames, args.device, args.seconds)
+        report["rows"][name] = {"load_average": os.getloadavg()[0], **measure(make(), frames, args.device, args.seconds)}
         show(name, report["rows"][name])
         args.save.write_text(json.dumps({**before, args.device: report}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report))

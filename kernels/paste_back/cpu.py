@@ -89,91 +89,129 @@ def blurred(picture: Array, weights: Array, out: Array) -> None:
 def _limits(step: float, at: float, size: int, first: int, last: int) -> tuple[int, int]:
     """Which x of first..last have -1 < at + step x < size, and perhaps one more on each side."""
     if abs(step) < 1e-9:
-        return (first, last) if -1 < at < size else (first, first)
+        return (first, last) if -1 < at < size else (last, last)
     one, two = (-1 - at) / step, (size - at) / step
     low, high = min(one, two), max(one, two)
     return max(first, int(max(low, -1.0))), min(last, int(max(min(high, 20000.0), -1.0)) + 1)
 
 
+@inlined
+def _four(flat: Array, a: int, b: int, c: int, d: int, wa: Any, wb: Any, wc: Any, wd: Any) -> Any:
+    """Weighted sum of four values; unsigned places need no look at whether they count from the end."""
+    upper = wa * np.float32(flat[np.uint64(a)]) + wb * np.float32(flat[np.uint64(b)])
+    return upper + wc * np.float32(flat[np.uint64(c)]) + wd * np.float32(flat[np.uint64(d)])
+
+
+@inlined
+def _level(value: Any) -> Any:
+    return min(max(value, np.float32(0)), np.float32(255))
+
+
 @compiled_fast
-def mix_row(patch: Array, mask: Array, plan: Array, shift: Array, down: int, out: Array) -> tuple[int, int]:
-    """Alpha and the three colours at the pixels of a box's row into out [4, columns]; which columns were written."""
-    height, width = mask.shape
+def mix_row(
+    patch: Array, mask: Array, height: int, width: int, plan: Array, plane: Array, nv12: bool, down: int, out: Array
+) -> tuple[int, int]:
+    """Alpha and the three colours at the pixels of a box's row into out [4, columns]; which columns were written.
+
+    Patch and mask are flat; `plane` [3, 3] counts in patch pixels from its corner.
+    """
     a, d = plan[TO_PATCH], plan[TO_PATCH + 3]
-    u0 = plan[TO_PATCH + 1] * down + plan[TO_PATCH + 2]
-    v0 = plan[TO_PATCH + 4] * down + plan[TO_PATCH + 5]
+    u0 = plan[TO_PATCH + 1] * np.float32(down) + plan[TO_PATCH + 2]
+    v0 = plan[TO_PATCH + 4] * np.float32(down) + plan[TO_PATCH + 5]
     first, last = _limits(a, u0, width, 0, int(plan[BOX + 2] - plan[BOX]))
     first, last = _limits(d, v0, height, first, last)
-    c = plan[COLOURS : COLOURS + 12]
+    first = min(first, last)  # none: the caller must not count from behind the box
+    one, zero, c = np.float32(1), np.float32(0), plan[COLOURS : COLOURS + 12]
     for x in range(first, last):
-        u, v = a * x + u0, d * x + v0
-        left, top = int(np.floor(u)), int(np.floor(v))
-        out[0, x] = 0
-        if not (left >= -1 and top >= -1 and left < width and top < height):
+        u, v = a * np.float32(x) + u0, d * np.float32(x) + v0
+        out[0, x] = zero
+        left, top = np.int64(np.floor(u)), np.int64(np.floor(v))
+        if left < -1 or top < -1 or left >= width or top >= height:
             continue
         fx, fy = u - np.float32(left), v - np.float32(top)
-        i0, i1, j0, j1 = max(left, 0), min(left + 1, width - 1), max(top, 0), min(top + 1, height - 1)
-        gx0 = np.float32(1) - fx if left >= 0 else np.float32(0)
-        gx1 = fx if left + 1 < width else np.float32(0)
-        gy0 = np.float32(1) - fy if top >= 0 else np.float32(0)
-        gy1 = fy if top + 1 < height else np.float32(0)
-        alpha = gy0 * (gx0 * mask[j0, i0] + gx1 * mask[j0, i1]) + gy1 * (gx0 * mask[j1, i0] + gx1 * mask[j1, i1])
-        if not alpha > 0:
+        at = top * width + left
+        nw, ne, sw, se = at, at + 1, at + width, at + width + 1
+        gx, gy = one - fx, one - fy
+        if left >= 0 and top >= 0 and left + 1 < width and top + 1 < height:
+            alpha = _four(mask, nw, ne, sw, se, gx * gy, fx * gy, gx * fy, fx * fy)
+        else:  # the mask is 0 outside, the colours go on
+            i0, i1, j0, j1 = max(left, 0), min(left + 1, width - 1), max(top, 0), min(top + 1, height - 1)
+            nw, ne, sw, se = j0 * width + i0, j0 * width + i1, j1 * width + i0, j1 * width + i1
+            wx0, wx1 = gx if left >= 0 else zero, fx if left + 1 < width else zero
+            wy0, wy1 = gy if top >= 0 else zero, fy if top + 1 < height else zero
+            alpha = _four(mask, nw, ne, sw, se, wx0 * wy0, wx1 * wy0, wx0 * wy1, wx1 * wy1)
+            u, v = min(max(u, zero), np.float32(width - 1)), min(max(v, zero), np.float32(height - 1))
+        if not alpha > zero:
             continue
-        out[0, x] = min(alpha, np.float32(1))
-        red = _blend(patch[j0, i0, 0], patch[j0, i1, 0], patch[j1, i0, 0], patch[j1, i1, 0], fx, fy)
-        green = _blend(patch[j0, i0, 1], patch[j0, i1, 1], patch[j1, i0, 1], patch[j1, i1, 1], fx, fy)
-        blue = _blend(patch[j0, i0, 2], patch[j0, i1, 2], patch[j1, i0, 2], patch[j1, i1, 2], fx, fy)
-        right = min(max(u, np.float32(0)), np.float32(width - 1)) / np.float32(width) - np.float32(0.5)
-        below = min(max(v, np.float32(0)), np.float32(height - 1)) / np.float32(height) - np.float32(0.5)
-        for k in range(3):
-            value = c[4 * k] * red + c[4 * k + 1] * green + c[4 * k + 2] * blue + c[4 * k + 3]
-            value += shift[0, k] + right * shift[1, k] + below * shift[2, k]
-            out[1 + k, x] = min(max(value, np.float32(0)), np.float32(255))
+        out[0, x] = min(alpha, one)
+        nw, ne, sw, se = 3 * nw, 3 * ne, 3 * sw, 3 * se
+        wa, wb, wc, wd = gx * gy, fx * gy, gx * fy, fx * fy
+        red = _four(patch, nw, ne, sw, se, wa, wb, wc, wd)
+        green = _four(patch, nw + 1, ne + 1, sw + 1, se + 1, wa, wb, wc, wd)
+        blue = _four(patch, nw + 2, ne + 2, sw + 2, se + 2, wa, wb, wc, wd)
+        if nv12:
+            luma = c[0] * red + c[1] * green + c[2] * blue + c[3]
+            one_way = c[4] * red + c[5] * green + c[6] * blue + c[7]
+            blue = c[8] * red + c[9] * green + c[10] * blue + c[11]
+            red, green = luma, one_way
+        out[1, x] = _level(red + plane[0, 0] + u * plane[1, 0] + v * plane[2, 0])
+        out[2, x] = _level(green + plane[0, 1] + u * plane[1, 1] + v * plane[2, 1])
+        out[3, x] = _level(blue + plane[0, 2] + u * plane[1, 2] + v * plane[2, 2])
     return first, last
 
 
 @compiled_fast
-def paste_rgb(frame: Array, patch: Array, mask: Array, plan: Array, shift: Array, first: int, last: int) -> None:
+def paste_rgb(
+    frame: Array, patch: Array, mask: Array, height: int, width: int, plan: Array, plane: Array, first: int, last: int
+) -> None:
     """Rows `first` to `last` of a box in frame [H, 3 W]."""
     x0, y0 = int(plan[BOX]), int(plan[BOX + 1])
     row = np.empty((4, int(plan[BOX + 2]) - x0), np.float32)
     for down in range(first, last):
-        start, stop = mix_row(patch, mask, plan, shift, down, row)
+        start, stop = mix_row(patch, mask, height, width, plan, plane, False, down, row)
+        line = frame[y0 + down]
         for x in range(start, stop):
-            if row[0, x] > 0:
+            alpha = row[0, x]
+            if alpha > 0:
+                at = np.uint64(3 * (x0 + x))
                 for k in range(3):
-                    at = 3 * (x0 + x) + k
-                    old = np.float32(frame[y0 + down, at])
-                    frame[y0 + down, at] = np.uint8(old + row[0, x] * (row[1 + k, x] - old) + np.float32(0.5))
+                    old = np.float32(line[at + np.uint64(k)])
+                    line[at + np.uint64(k)] = np.uint8(np.int32(old + alpha * (row[1 + k, x] - old) + np.float32(0.5)))
 
 
 @compiled_fast
-def paste_nv12(frame: Array, patch: Array, mask: Array, plan: Array, shift: Array, first: int, last: int) -> None:
+def paste_nv12(
+    frame: Array, patch: Array, mask: Array, height: int, width: int, plan: Array, plane: Array, first: int, last: int
+) -> None:
     """Pairs of rows `first` to `last` of a box in frame [1.5 H, W]."""
     x0, y0 = int(plan[BOX]), int(plan[BOX + 1])
-    tall, width = frame.shape[0] // 3 * 2, int(plan[BOX + 2]) - x0
-    row = np.empty((4, width), np.float32)
-    totals = np.empty((3, width // 2), np.float32)  # of alpha, and of alpha times U and V
+    tall, columns = frame.shape[0] // 3 * 2, int(plan[BOX + 2]) - x0
+    row = np.empty((4, columns), np.float32)
+    totals = np.empty((3, columns // 2), np.float32)  # of alpha, and of alpha times U and V
     for pair in range(first, last):
         totals[:] = 0
+        low, high = columns, 0
         for down in range(2 * pair, 2 * pair + 2):
-            start, stop = mix_row(patch, mask, plan, shift, down, row)
+            start, stop = mix_row(patch, mask, height, width, plan, plane, True, down, row)
+            low, high = min(low, start), max(high, stop)
+            line = frame[y0 + down]
             for x in range(start, stop):
                 alpha = row[0, x]
                 if alpha > 0:
-                    old = np.float32(frame[y0 + down, x0 + x])
-                    frame[y0 + down, x0 + x] = np.uint8(old + alpha * (row[1, x] - old) + np.float32(0.5))
-                    totals[0, x // 2] += alpha
-                    totals[1, x // 2] += alpha * row[2, x]
-                    totals[2, x // 2] += alpha * row[3, x]
-        at = tall + y0 // 2 + pair
-        for x in range(width // 2):
+                    old = np.float32(line[np.uint64(x0 + x)])
+                    line[np.uint64(x0 + x)] = np.uint8(np.int32(old + alpha * (row[1, x] - old) + np.float32(0.5)))
+                    half = np.uint64(x >> 1)
+                    totals[0, half] += alpha
+                    totals[1, half] += alpha * row[2, x]
+                    totals[2, half] += alpha * row[3, x]
+        line = frame[tall + y0 // 2 + pair]
+        for x in range(low // 2, (high + 1) // 2):
             if totals[0, x] > 0:
                 for k in range(2):
-                    old = np.float32(frame[at, x0 + 2 * x + k])
+                    at = np.uint64(x0 + 2 * x + k)
+                    old = np.float32(line[at])
                     value = old + np.float32(0.25) * (totals[1 + k, x] - totals[0, x] * old)
-                    frame[at, x0 + 2 * x + k] = np.uint8(min(max(value, np.float32(0)), np.float32(255)) + np.float32(0.5))
+                    line[at] = np.uint8(np.int32(_level(value) + np.float32(0.5)))
 
 
 def rim(frames: Tensor, patches: Tensor, mask: Tensor, plan: Tensor, nv12: bool) -> Tensor:
@@ -205,18 +243,20 @@ def paste(
     nv12: bool,
 ) -> None:
     """See the registration."""
-    arrays = frame_rows(frames), mask.detach().numpy(), plan.numpy()
-    pictures = known(patches)
-    textures = None if texture is None else known(texture)
-    shifts = np.zeros((len(frames), 3, 3)) if moments is None else np.stack([plane(m) for m in moments.sum(1).double().numpy()])
+    height, width = mask.shape[1:]
+    arrays = frame_rows(frames), mask.detach().reshape(len(mask), -1).numpy(), plan.numpy()
+    pictures, textures = known(patches), None if texture is None else known(texture)
+    planes = np.zeros((len(frames), 3, 3)) if moments is None else np.stack([plane(m) for m in moments.sum(1).double().numpy()])
+    planes[:, 0] -= (planes[:, 1] + planes[:, 2]) / 2  # from the middle, in parts of the patch, to its corner, in pixels
+    planes[:, 1:] /= np.array([width, height])[:, None]
     for b in range(len(frames)):
         frame, alpha, row = (array[b % len(array)] for array in arrays)
         picture = pictures[b] if textures is None else textured(pictures[b], textures[b], gain)
-        shift, step = shifts[b].astype(np.float32), 2 if nv12 else 1
-        paste_rows = paste_nv12 if nv12 else paste_rgb
+        inputs = (frame, picture.reshape(-1), alpha, height, width, row, planes[b].astype(np.float32))
+        step, paste_rows = (2, paste_nv12) if nv12 else (1, paste_rgb)
 
         def work(_: int, first: int, last: int) -> None:
-            paste_rows(frame, picture, alpha, row, shift, first, last)  # noqa: B023  # done before the next turn
+            paste_rows(*inputs, first, last)  # noqa: B023  # done before the next turn
 
         run_spans(work, cut(int(row[BOX + 3] - row[BOX + 1]) // step, SPAN * 2 // step))
 
