@@ -21,7 +21,7 @@ from deployments.engines.emo.config import DenoiserConfig, EmoConfig, FitConfig,
 from deployments.engines.emo.engine import Emo
 from deployments.engines.emo.fit import META, load_learned
 from deployments.engines.emo.flow import noise_of, sample, window_weights, windows_over
-from deployments.engines.emo.motion import HEARD, Wishes, told_wishes, wishes_of
+from deployments.engines.emo.motion import HEARD, Wishes, singing_of, told_wishes, wishes_of
 from deployments.engines.emo.network import Denoiser, Shots
 from deployments.engines.emo.render import studio_of
 from deployments.engines.emo.singing import held_notes, sung
@@ -337,6 +337,12 @@ def test_what_a_motion_carries_besides_the_lips_travels(fitted: Fitted, tmp_path
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(OptionError):
         wishes_of(options)
+
+
+def test_singing_is_yes_or_no() -> None:
+    assert [singing_of(options) for options in ({}, {"singing": 0.0}, {"singing": 1})] == [False, False, True]
+    with pytest.raises(OptionError, match="singing of 0 or 1"):
+        singing_of({"singing": 0.5})
 
 
 def shots_of(config: EmoConfig, start: torch.Tensor) -> Shots:
