@@ -325,7 +325,7 @@ class LiveReplicas:
         response: Any = self._engines[task.engine].options(stream=True).live.remote(task, desk, stream)
         try:
             async for event in response:
-                if carrying is None and event[0] == "live":  # before, the replica may still say that it speaks for another
+                if carrying is None and event[0] == "accepted":  # before, the replica may still say that it speaks for another
                     carrying = asyncio.create_task(carry(take, lambda piece: desk.put.remote(stream, piece)))
                 yield event
         except LOST as error:

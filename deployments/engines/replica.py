@@ -25,7 +25,7 @@ from deployments.worker import fit_engine, render_chunk
 
 Event = tuple[Any, ...]
 """("tick", frames) | ("progress", stage, done, total) | ("done", result) | ("error", LipSyncError); of a live portrait
-("live", Started | Piece) | ("busy",) instead of the first two."""
+("busy",) or ("accepted",) at once, then ("live", Started | Piece), instead of the first two."""
 Take = Callable[[], Awaitable[bytes | None]]
 """Waits for more sound; None: it has ended."""
 
@@ -91,6 +91,7 @@ class EngineReplica:
             return
         line, sound = _Line(asyncio.get_running_loop()), queue.SimpleQueue[bytes | Exception | None]()
         async with self._speaking:
+            yield ("accepted",)
             feeding = asyncio.create_task(_feed(take, sound))
             thread = asyncio.get_running_loop().run_in_executor(None, self._speak, task, sound, line)
             try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -41,6 +42,7 @@ router = APIRouter()
 DEFAULT_ENGINE = "vasa1"
 FIRST_SECONDS = 10.0  # until a caller says what it wants
 SPARE_SECONDS = 60.0  # that a stream may take longer than its sound: somebody who thinks between two sentences
+READY_SECONDS = 10.0  # until a replica that lives takes a caller
 BUSY_SECONDS, BUSY_WAIT = 1.5, 0.2  # other replicas are tried for so long, so often
 MOST_BYTES = 1 << 20  # of one message
 OPTIONS = ("emotion", "gaze", "distance", "expression")
@@ -201,7 +203,7 @@ class Session:
                     raise event[1]
                 if event[0] == "done":
                     return
-                news = event[1]
+                news = event[1] if event[0] == "live" else None
                 if isinstance(news, Started):
                     self._started, self._quiet = True, self._quiet and time.monotonic()
                     await self._socket.send_json({"type": "started", "id": self.id, **asdict(news)})
@@ -215,11 +217,12 @@ class Session:
         """The first replica's that speaks for nobody else. Raises ApiError where there is none, or none starts in time."""
         speak = self._services.live
         assert speak is not None
-        began = time.monotonic()
+        began, lives = time.monotonic(), self._services.engines()[task.engine].replicas > 0
+        patience = min(self._settings.stream_start_seconds, READY_SECONDS if lives else math.inf)
         while True:
             async with aclosing(speak(task, sound.take)) as events:
                 try:
-                    async with asyncio.timeout(self._settings.stream_start_seconds):
+                    async with asyncio.timeout(patience):
                         event = await anext(events)
                 except TimeoutError:
                     raise busy("expected a replica that speaks, got none in time; try again later") from None

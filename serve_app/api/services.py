@@ -60,7 +60,7 @@ class ApiSettings(BaseModel):
     stream_idle_seconds: float = Field(default=30, gt=0)
     """Without any sound, after which a live portrait ends."""
     stream_start_seconds: float = Field(default=60, gt=0)
-    """Until a replica speaks: it may have to start first."""
+    """Until a replica takes a caller, where one has to start first."""
 
     def address_rule(self) -> AddressRule:
         """Which addresses inputs are fetched from and callbacks go to."""

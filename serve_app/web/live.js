@@ -95,7 +95,7 @@ export class LiveView {
     const rate = this.context.sampleRate;
     let block = [];
     mic.port.onmessage = ({ data }) => {
-      if (this.socket?.readyState !== WebSocket.OPEN) return;
+      if (!this.stream || this.socket?.readyState !== WebSocket.OPEN) return; // blocks are still on their way after the end
       block.push(...data);
       if (block.length < rate * PIECE_SECONDS) return;
       this.socket.send(toPcm(block));

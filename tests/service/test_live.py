@@ -325,7 +325,8 @@ def test_the_page_shows_a_photo_that_speaks_what_the_microphone_hears(photo: byt
             page.wait_for_timeout(100)
         page.get_by_role("button", name="Stop").click()
         page.get_by_role("button", name="Start speaking").wait_for()
-        assert not page.locator("#live-error").is_visible() and wrong == []
+        assert not page.locator("#live-error").is_visible(), page.locator("#live-error").inner_text()
+        assert wrong == []
         browser.close()
         while server.app.state.streams and time.monotonic() < limit:
             time.sleep(0.02)
