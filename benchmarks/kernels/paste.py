@@ -65,9 +65,8 @@ class Scene:
         low, high = (corners.amin(1) / 2).floor() * 2, (corners.amax(1) / 2 + 1).floor() * 2
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
-    def eager(self, box: Box, frames: Tensor) -> Tensor:
-        """The box of RGB frames [B, H, W, 3] (or of Y, U, V planes) with the patch in it, float32 [B, h, w, 3]."""
-        left, top, right, bottom = box
+    def eager(self, box: Box, window: Tensor) -> Tensor:
+        """A window [B, h, w, 3] of RGB frames, or of Y, U, V planes, with the patch in it, float32."""
         pictures = self.patches.permute(0, 3, 1, 2).float()
         if self.texture is not None:
             apart = pictures - self.texture.permute(0, 3, 1, 2)
@@ -78,9 +77,8 @@ class Scene:
         grid = self.grid(box)
         read = partial(functional.grid_sample, grid=grid, align_corners=True)
         alpha = read(self.mask[:, None].expand(len(grid), -1, -1, -1)).permute(0, 2, 3, 1)
-        colours = read(pictures, padding_mode="border").permute(0, 2, 3, 1)
-        window = frames[:, top:bottom, left:right].float()
-        return torch.lerp(window, colours, alpha)
+        colours = read(pictures, padding_mode="border").permute(0, 2, 3, 1).clamp(0, 255)
+        return torch.lerp(window.float(), colours, alpha)
 
     def grid(self, box: Box) -> Tensor:
         """`affine_grid` from places of the box to places of the patch."""
@@ -96,17 +94,19 @@ class Scene:
 
     def eager_rgb(self, box: Box) -> Tensor:
         left, top, right, bottom = box
-        self.frames[:, top:bottom, left:right] = (self.eager(box, self.frames) + 0.5).to(torch.uint8)
+        window = self.frames[:, top:bottom, left:right]
+        window.copy_((self.eager(box, window) + 0.5).to(torch.uint8))
         return self.frames
 
     def eager_nv12(self, box: Box) -> Tensor:
         left, top, right, bottom = box
-        luma, chroma = self.frames[:, :HEIGHT], self.frames[:, HEIGHT:].unflatten(2, (WIDTH // 2, 2))
+        luma = self.frames[:, top:bottom, left:right]
+        chroma = self.frames[:, HEIGHT:].unflatten(2, (WIDTH // 2, 2))[:, top // 2 : bottom // 2, left // 2 : right // 2]
         planes = torch.cat([luma[..., None], chroma.repeat_interleave(2, 1).repeat_interleave(2, 2)], 3)
         found = self.eager(box, planes)
-        luma[:, top:bottom, left:right] = (found[..., 0] + 0.5).to(torch.uint8)
+        luma.copy_((found[..., 0] + 0.5).to(torch.uint8))
         means = functional.avg_pool2d(found[..., 1:].permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-        chroma[:, top // 2 : bottom // 2, left // 2 : right // 2] = (means + 0.5).to(torch.uint8)
+        chroma.copy_((means + 0.5).to(torch.uint8))
         return self.frames
 
 
@@ -145,11 +145,16 @@ def chain_works(frames: int, dtype: torch.dtype, device: str, nv12: Nv12 | None)
         painted(code.decode)
         return paste_eager(scene.box())
 
-    def ours(match: bool) -> Tensor:
-        painted(fast.decode)
+    def ours(decoder: Callable[[Tensor], Tensor], match: bool) -> Tensor:
+        painted(decoder)
         return scene.ours(match)
 
-    return {"eager, box": eager, "ours": lambda: ours(False), "ours, colours matched": lambda: ours(True)}
+    return {
+        "eager, box": eager,
+        "ours": lambda: ours(fast.decode, False),
+        "ours, colours matched": lambda: ours(fast.decode, True),
+        "our paste, eager decoder": lambda: ours(code.decode, False),
+    }
 
 
 def measure(works: dict[str, Work], frames: int, device: str, seconds: float) -> dict[str, Any]:

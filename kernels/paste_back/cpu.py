@@ -125,7 +125,7 @@ def mix_row(
     for x in range(first, last):
         u, v = a * np.float32(x) + u0, d * np.float32(x) + v0
         out[0, x] = zero
-        left, top = np.int64(np.floor(u)), np.int64(np.floor(v))
+        left, top = int(np.floor(u)), int(np.floor(v))
         if left < -1 or top < -1 or left >= width or top >= height:
             continue
         fx, fy = u - np.float32(left), v - np.float32(top)
