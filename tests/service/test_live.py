@@ -311,6 +311,7 @@ def test_the_page_shows_a_photo_that_speaks_what_the_microphone_hears(photo: byt
     with served(tmp_path) as server, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", *fake])
         page, wrong = browser.new_page(), []
+        page.set_default_timeout(90_000)  # only a failing test waits so long
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
         page.goto(server.url)
@@ -319,7 +320,7 @@ def test_the_page_shows_a_photo_that_speaks_what_the_microphone_hears(photo: byt
         page.set_input_files("#live-photo", tmp_path / "face.png")
         page.get_by_role("button", name="Start speaking").click()
         shown = "document.getElementById('live-video')"
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 90
         while not page.evaluate(f"{shown}.videoWidth === 256 && {shown}.currentTime > 0.4"):
             assert time.monotonic() < limit, page.locator("#live").inner_text()
             page.wait_for_timeout(100)
