@@ -20,6 +20,8 @@ STABLE = (
     71, 301, 68, 298, 104, 333, 69, 299, 108, 337,
 )  # fmt: skip
 
+BLOCK = 512  # frames at once: a long clip has millions of points
+
 
 @dataclass(frozen=True)
 class CanonicalFaces:
@@ -51,8 +53,11 @@ def canonical(landmarks: NDArray[np.float32], mean: NDArray[np.float32] | None =
     target = np.asarray(mean, np.float64) if mean is not None else stable_mean(landmarks)
     rotation, scale, translation = fit_similarity(target, stable)
     turn, size, shift = (np.asarray(a, np.float32) for a in (rotation, scale, translation))
-    points = ((landmarks - shift[:, None]) @ turn) / size[:, None, None]  # float32: a long clip has millions of points
-    return CanonicalFaces(np.asarray(points, np.float32), turn, size, shift)
+    points = np.empty(landmarks.shape, np.float32)
+    for start in range(0, len(landmarks), BLOCK):
+        part = slice(start, start + BLOCK)
+        points[part] = ((landmarks[part] - shift[part, None]) @ turn[part]) / size[part, None, None]
+    return CanonicalFaces(points, turn, size, shift)
 
 
 def stable_mean(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,7 +11,9 @@ from scipy.ndimage import gaussian_filter1d
 from deployments.face.mesh import FaceMesh
 
 RESIDUAL_SIGMA = 2.0  # frames: keeps slow expression, drops the tracker's jitter
+SIGHT = 8  # frames to both sides that the smoothing sees
 RIDGE = 0.02
+BLOCK = 512  # frames: a long clip's vertices take a gigabyte in four copies
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ def retarget(
     Where speech reaches, a vertex takes the model's shape for the wanted lips plus the template's slow residual;
     elsewhere it stays where it was filmed. With wanted == own the result differs from `own` by the jitter only.
     """
-    residual = gaussian_filter1d(own - model.shape(own_coefficients), RESIDUAL_SIGMA, axis=0, mode="nearest")
-    goal = model.shape(wanted) + residual
-    return (own + mesh.reach[None, :, None] * (goal - own)).astype(np.float32)
+    out = np.empty(own.shape, np.float32)
+    for start in range(0, len(own), BLOCK):
+        kept = slice(start, min(start + BLOCK, len(own)))
+        # the filter sees so far to both sides: blocks with so much around them leave no trace
+        around = slice(max(0, kept.start - SIGHT), min(len(own), kept.stop + SIGHT))
+        drift = own[around] - model.shape(own_coefficients[around])
+        residual = gaussian_filter1d(drift, RESIDUAL_SIGMA, axis=0, mode="nearest", radius=SIGHT)
+        goal = model.shape(wanted[kept]) + residual[kept.start - around.start :][: kept.stop - kept.start]
+        out[kept] = own[kept] + mesh.reach[None, :, None] * (goal - own[kept])
+    return out

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.config import RetrievalConfig
 
+BLOCK = 512  # frames whose distances to the whole bank are held at once
 FAR = np.float32(1e3)  # eye distances: farther than any mouth
 
 
@@ -27,7 +28,10 @@ def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32],
     A Viterbi path over the nearest candidates trades the distance of the shape against a jump of the mouth's look
     (teeth, tongue), so neighbouring frames take neighbouring pictures. It runs over the whole job: chunks agree.
     """
-    return choose(bank, distances(bank, wanted, angles, config), config)
+    parts = [slice(start, start + BLOCK) for start in range(0, len(wanted), BLOCK)]
+    found = [nearest(distances(bank, wanted[part], angles[part], config), config) for part in parts]
+    near, cost = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    return choose(bank, near, cost, config)
 
 
 def select_without_self(bank: Bank, radius: int, hidden: NDArray[np.bool_], config: RetrievalConfig) -> Choice:
@@ -35,17 +39,21 @@ def select_without_self(bank: Bank, radius: int, hidden: NDArray[np.bool_], conf
     distance = distances(bank, bank.coefficients, bank.angles, config)
     distance[np.abs(bank.frames[:, None] - bank.frames[None]) <= radius] = FAR
     distance[:, hidden] = FAR
-    return choose(bank, distance, config)
+    return choose(bank, *nearest(distance, config), config)
 
 
-def choose(bank: Bank, distance: NDArray[np.float32], config: RetrievalConfig) -> Choice:
-    """The cheapest path through retrieval distances [T, F], and what is blended into it."""
+def nearest(distance: NDArray[np.float32], config: RetrievalConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The candidates' rows [T, C], nearest first, of retrieval distances [T, F], and their distances."""
     count = min(config.candidates, distance.shape[1])
     near = np.argpartition(distance, count - 1, axis=1)[:, :count]
     near = np.take_along_axis(near, np.argsort(np.take_along_axis(distance, near, 1), axis=1, kind="stable"), 1)
-    cost = np.take_along_axis(distance, near, 1)
+    return near, np.take_along_axis(distance, near, 1)
+
+
+def choose(bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], config: RetrievalConfig) -> Choice:
+    """The cheapest path through candidates [T, C] with their retrieval distances, and what is blended into it."""
     path = near[np.arange(len(near)), viterbi(bank, near, cost, config)]
-    return blend_rows(bank, distance, near, path, config)
+    return blend_rows(bank, near, cost, path, config)
 
 
 def distances(
@@ -85,16 +93,16 @@ def successors(bank: Bank) -> NDArray[np.int64]:
 
 
 def blend_rows(
-    bank: Bank, distance: NDArray[np.float32], near: NDArray[np.int64], path: NDArray[np.int64], config: RetrievalConfig
+    bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], path: NDArray[np.int64], config: RetrievalConfig
 ) -> Choice:
     """The path's picture and the neighbours that look like it, weighted by distance."""
     count = min(config.neighbours, near.shape[1])
     look = np.linalg.norm(bank.code[near] - bank.code[path][:, None], axis=2)
-    merit = np.take_along_axis(distance, near, 1) + config.appearance_weight * look
+    merit = cost + config.appearance_weight * look
     merit[near == path[:, None]] = -1  # the path's own picture comes first
     order = np.argsort(merit, axis=1, kind="stable")[:, :count]
     rows = np.take_along_axis(near, order, 1)
-    gap = np.take_along_axis(distance, rows, 1) + config.appearance_weight * np.take_along_axis(look, order, 1)
+    gap = np.take_along_axis(cost, order, 1) + config.appearance_weight * np.take_along_axis(look, order, 1)
     scale = config.spread * np.maximum(gap[:, :1], 0.01)
     weights = np.exp2(-(gap - gap[:, :1]) / scale)
     weights = np.minimum(weights, 1.0)
