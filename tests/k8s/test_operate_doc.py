@@ -42,7 +42,8 @@ def test_the_simulated_day_is_the_one_in_the_results() -> None:
 
 def test_capacity_follows_from_the_measured_run() -> None:
     run = result("pipeline")
-    first, again = run["first_run"]["total"] * 2, run["avatar_cached"]["total"] * 2
+    rows = run["engines"]["video_rewrite"]
+    first, again = rows["first_run"]["total"] * 2, rows["avatar_cached"]["total"] * 2
     for words in (f"{first:.0f} core seconds", f"{again:.0f} for every further", f"about {86400 / first:.0f} videos"):
         assert words in TEXT
     assert run["clip"]["workers"] == 2 and f"or {86400 / again:.0f} on known clips" in TEXT

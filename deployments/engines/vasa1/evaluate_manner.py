@@ -37,7 +37,7 @@ def evaluate_clip(clip: SpokenClip) -> Row:
     spent, last = time.process_time() - began, part_of(passage, slice(cut, None))
     true = last.latents / np.where(np.arange(LATENT) < LIPS.stop, 1, load_transformer().latent_spread.numpy())
     tried = {"shared": Manner(), "deviations": Manner(manner.scale), "kept": manner}
-    found = {name: style_distance(one, last.audio, true, SEEDS) for name, one in tried.items()}
+    found = {name: style_distance(one, last.audio, np.asarray(true, np.float32), SEEDS) for name, one in tried.items()}
     return {**found, "seconds": len(passage.audio) / 25, "learning": spent, **head(manner, clip, passage)}
 
 

@@ -54,8 +54,8 @@ class Manner:
         own = copy.copy(shared)
         own._modules = {**shared._modules, "out": copy.deepcopy(shared.out)}
         with torch.no_grad():
-            own.out.weight += torch.from_numpy(self.change[:, :-1])
-            own.out.bias += torch.from_numpy(self.change[:, -1])
+            own.out.weight.add_(torch.from_numpy(self.change[:, :-1]))
+            own.out.bias.add_(torch.from_numpy(self.change[:, -1]))
         return own
 
 
@@ -95,7 +95,7 @@ def learn_manner(passage: Passage, config: MannerConfig) -> tuple[Manner, dict[s
 
     shared, cut = load_transformer(), int(frames * (1 - config.held_out))
     spread = shared.latent_spread.numpy()
-    latents = passage.latents / np.where(np.arange(LATENT) < LIPS.stop, 1, spread)
+    latents = np.asarray(passage.latents / np.where(np.arange(LATENT) < LIPS.stop, 1, spread), np.float32)
     told = latents[:cut][passage.usable[:cut] > 0]
     scale = _same()
     scale[list(MOVED)] = np.clip(told.std(0)[list(MOVED)], *RANGE)
