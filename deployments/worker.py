@@ -105,6 +105,11 @@ def render_chunk(task: ChunkTask, tick: Tick) -> ChunkResult:
     return ChunkResult(task.span, task.out, patched, time.monotonic() - started)
 
 
+def load_engine(name: str) -> None:
+    """Import all that rendering with an engine needs; a first chunk would wait a second or two for it."""
+    get_engine(name)
+
+
 def fit_engine(task: FitTask, progress: Progress) -> Avatar:
     """What the engine learns of the person of a clip, in the folder `task.out`. Raises the engine's errors."""
     return get_engine(task.engine).fit(task.clip, load_track(task.track), task.out, progress)

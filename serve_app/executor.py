@@ -94,6 +94,10 @@ class LocalExecutor:
             self.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def wake(self, function: Callable[[Task], object], task: Task) -> None:
+        """Start the workers now, each with `function(task)`: they load while this process prepares what they will do."""
+        self._submit([(function, task)] * self.workers, _call)
+
     def call(self, function: Callable[[Task, Progress], Result], task: Task, progress: Progress) -> Result:
         """In this process: a worker would have to load everything for one piece of work."""
         return function(task, progress)
@@ -109,10 +113,7 @@ class LocalExecutor:
     def _run(
         self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any], on_tick: OnTick, in_order: bool = True
     ) -> Iterator[Any]:
-        before = set(multiprocessing.active_children())
-        with one_thread_each(), interrupts_held():
-            futures = [self._pool.submit(door, function, task) for function, task in calls]
-            self._children |= set(multiprocessing.active_children()) - before
+        futures = self._submit(calls, door)
         try:
             waiting = futures
             while waiting:
@@ -122,6 +123,13 @@ class LocalExecutor:
             self._drain(on_tick)
         except BrokenProcessPool as error:
             raise RenderError("a worker process was ended from outside, often for lack of memory; use --workers 1") from error
+
+    def _submit(self, calls: Sequence[tuple[Any, Any]], door: Callable[..., Any]) -> list[Future[Any]]:
+        before = set(multiprocessing.active_children())
+        with one_thread_each(), interrupts_held():
+            futures = [self._pool.submit(door, function, task) for function, task in calls]
+            self._children |= set(multiprocessing.active_children()) - before
+        return futures
 
     def _await(self, wanted: Sequence[Future[Any]], futures: Sequence[Future[Any]], on_tick: OnTick) -> Future[Any]:
         """The first of the wanted results; a failure of any other task is raised at once, not when its turn comes."""

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-from deployments.contracts import Progress, no_progress
+from deployments.contracts import Clip, Progress, no_progress
 from deployments.engines.registry import engine_names
 from deployments.settings import cache_folder
+from deployments.worker import load_engine
 from serve_app.cache import Cache, open_cache
 from serve_app.config import Settings
-from serve_app.executor import Executor, make_executor
-from serve_app.pipeline import JobReport, fit_avatar, probe_clip, run_sync, track_face
-from serve_app.planner import SyncMode
+from serve_app.executor import LocalExecutor, SerialExecutor, make_executor
+from serve_app.pipeline import JobReport, Watch, fit_avatar, probe_clip, run_sync, track_face
+from serve_app.planner import Plan, SyncMode
 from serve_app.request import SpeechSource, SyncRequest, segment
 
 Seconds = float | str | Fraction
@@ -43,7 +44,7 @@ class LipSync:
     def run(self, request: SyncRequest) -> JobReport:
         """Any request."""
         with self._machine() as (cache, executor):
-            return run_sync(request, cache, executor, self._progress)
+            return run_sync(request, cache, executor, self._progress, _Waker(executor, request.engine))
 
     def fit(self, video: str | Path, face: str = "largest") -> Path:
         """Track and learn the person of a clip ahead of time; returns the avatar's folder."""
@@ -52,12 +53,23 @@ class LipSync:
             return fit_avatar(self.engine, tracked, cache, executor, self._progress).path
 
     @contextmanager
-    def _machine(self) -> Iterator[tuple[Cache, Executor]]:
+    def _machine(self) -> Iterator[tuple[Cache, SerialExecutor | LocalExecutor]]:
         settings = Settings()
         cache = open_cache(cache_folder())
         cache.prune(settings.keep_days)
         with make_executor(self._workers or settings.workers) as executor:
             yield cache, executor
+
+
+class _Waker(Watch):
+    """Has the workers load the engine as soon as the request is known to be good."""
+
+    def __init__(self, executor: SerialExecutor | LocalExecutor, engine: str) -> None:
+        self._executor, self._engine = executor, engine
+
+    def planned(self, clip: Clip, plan: Plan) -> None:
+        if isinstance(self._executor, LocalExecutor):
+            self._executor.wake(load_engine, self._engine)
 
 
 class AdvancedModelManager:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,27 @@ def test_every_tick_arrives_and_workers_have_one_thread() -> None:
     with LocalExecutor(2) as executor:
         results = list(executor.map_ticks(ticking, [3, 0, 5], seen.append))
     assert sorted(results) == [(0, "1"), (3, "1"), (5, "1")] and sum(seen) == 8
+
+
+def mark(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+
+
+def test_workers_that_are_woken_load_before_there_is_work(tmp_path: Path) -> None:
+    with LocalExecutor(2) as executor:
+        executor.wake(mark, tmp_path)
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert str(os.getpid()) not in {path.name for path in tmp_path.iterdir()} != set()
+        assert list(executor.map(slow_square, [2, 3])) == [4, 9]
+
+
+def test_workers_that_are_still_waking_end_with_the_job(tmp_path: Path) -> None:
+    with pytest.raises(NoFaceError, match="no face in 3"), LocalExecutor(2) as executor:
+        executor.wake(time.sleep, 0.2)
+        list(executor.map(failing, [3, 3]))
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("task", [forever, stuck])
