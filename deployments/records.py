@@ -25,8 +25,8 @@ def save_track(track: Track, path: Path) -> None:
 
 def load_track(path: Path) -> Track:
     """Read what `save_track` wrote. Raises WeightsError."""
-    rows = load_tensors(path)
-    return Track(rows["landmarks"], rows["score"], rows["usable"].astype(np.bool_), rows["shot"])  # type: ignore[arg-type]
+    rows = load_tensors(path, "landmarks", "score", "usable", "shot")
+    return Track(rows["landmarks"], rows["score"], rows["usable"].astype(np.bool_), rows["shot"])
 
 
 def save_motion(motion: Motion, path: Path) -> None:
@@ -37,9 +37,9 @@ def save_motion(motion: Motion, path: Path) -> None:
 
 def load_motion(path: Path) -> Motion:
     """Read what `save_motion` wrote. Raises WeightsError."""
-    rows = load_tensors(path)
+    rows = load_tensors(path, "coefficients", "weight")
     extra = {name.removeprefix(EXTRA): part for name, part in rows.items() if name.startswith(EXTRA)}
-    return Motion(rows["coefficients"], rows["weight"], extra=extra)  # type: ignore[arg-type]
+    return Motion(rows["coefficients"], rows["weight"], extra=extra)
 
 
 def pick_rows(track: Track, order: NDArray[np.int64]) -> Track:

@@ -23,6 +23,7 @@ TRACK_CODE = ("deployments/face", "deployments/media", "deployments/weights", "d
 CODE = ("deployments", "kernels", "serve_app")
 DAY = 86400
 ABANDONED_SECONDS = 600
+CACHED = "cached.json"  # the last file of an avatar: what it is, and how large its files are
 
 
 class Cache:
@@ -44,22 +45,21 @@ class Cache:
         return track, path
 
     def avatar(self, key: str, fit: Callable[[Path], Avatar]) -> Avatar:
-        """The avatar stored under `key`, or one fitted into a folder aside and moved here.
+        """The avatar stored under `key`, or one fitted into a folder aside and moved here; a damaged one is fitted anew.
 
         What a cancelled fit leaves is kept: the next one begins in the same folder and goes on if its engine can.
         """
         place = self.folder / "avatars" / key
-        facts = place / "cached.json"
-        if facts.is_file():
-            known = json.loads(facts.read_text(encoding="utf-8"))
-            return Avatar(known["engine"], place, known["digest"])
+        known = whole_avatar(place)
+        if known is not None:
+            return known
         place.parent.mkdir(parents=True, exist_ok=True)
         aside, left = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent)), place.with_name(f".{key}.left")
         with suppress(OSError):  # there is none, or another process took it
             os.rename(left, aside)
         try:
             fitted = fit(aside)
-            write_json(aside / facts.name, {"engine": fitted.engine, "digest": fitted.digest})
+            write_json(aside / CACHED, {"engine": fitted.engine, "digest": fitted.digest, "files": sizes(aside)})
             shutil.rmtree(place, ignore_errors=True)
             os.rename(aside, place)
         except (Cancelled, KeyboardInterrupt):
@@ -92,10 +92,26 @@ class Cache:
         return folder
 
     def prune(self, days: int) -> None:
-        """Delete jobs that nobody went on with, and unchanged chunks that nobody used, for `days` days."""
-        for folder in (*(self.folder / "jobs").glob("*"), *(self.folder / "still").glob("*")):
+        """Delete jobs and fits that nobody went on with, and unchanged chunks that nobody used, for `days` days."""
+        for folder in (path for room in ("jobs/*", "still/*", "avatars/.*") for path in self.folder.glob(room)):
             if time.time() - folder.stat().st_mtime > days * DAY:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def whole_avatar(place: Path) -> Avatar | None:
+    """The finished avatar in a folder; None where there is none, or a file of it is gone or has another size."""
+    try:
+        known = json.loads((place / CACHED).read_text(encoding="utf-8"))
+        whole = known["files"].items() <= sizes(place).items()
+        return Avatar(known["engine"], place, known["digest"]) if whole else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file of an avatar."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CACHED)
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def open_cache(folder: Path) -> Cache:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
+from collections.abc import Container, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from deployments.errors import WeightsError
 
 MEMBER_LIMIT = 256 << 20
+AGAIN = "what was learned is damaged or of another version: fit the avatar again"
 
 
 def bundle_member(path: Path, name: str, limit: int = MEMBER_LIMIT) -> bytes:
@@ -28,12 +32,41 @@ def bundle_member(path: Path, name: str, limit: int = MEMBER_LIMIT) -> bytes:
     return data
 
 
-def load_tensors(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Arrays of a safetensors file as `{name: array}`. Raises WeightsError."""
+def load_tensors(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
+    """Arrays of a safetensors file as `{name: array}`, at least those `needed`. Raises WeightsError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"expected a safetensors file at {path}: {error}") from error
+    check_keys(path, found, needed)
+    return found
+
+
+def load_facts(path: Path, *needed: str) -> dict[str, Any]:
+    """A JSON object that has at least the keys `needed`. Raises WeightsError."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"expected a JSON file at {path}, got: {error}; {AGAIN}") from error
+    if not isinstance(facts, dict):
+        raise WeightsError(f"expected a JSON object at {path}, got {type(facts).__name__}; {AGAIN}")
+    check_keys(path, facts, needed)
+    return facts
+
+
+def check_keys(path: Path, found: Container[str], needed: Sequence[str]) -> None:
+    """Raises WeightsError that names what a file lacks."""
+    missing = [key for key in needed if key not in found]
+    if missing:
+        raise WeightsError(f"{path}: expected {', '.join(missing)} in it; {AGAIN}")
+
+
+def map_bytes(path: Path, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """A file of bytes as a read-only memory map of `shape`. Raises WeightsError if it has another size."""
+    wanted, found = int(np.prod(shape, dtype=np.int64)), path.stat().st_size if path.is_file() else -1
+    if found != wanted or wanted <= 0:
+        raise WeightsError(f"expected {wanted} bytes at {path}, got {'no file' if found < 0 else found}; {AGAIN}")
+    return np.memmap(path, np.uint8, "r", shape=tuple(shape))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from deployments.contracts import Clip, Progress, Track
 from deployments.engines.emo.config import EmoConfig
@@ -19,6 +16,7 @@ from deployments.retrieval.bank import META as BANK_META
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.fill import fill_bank
 from deployments.retrieval.window import Bytes, Floats, Window, small_pictures
+from deployments.weights import load_facts, map_bytes
 
 META, SMALL = "avatar.json", "small.u8"
 
@@ -73,7 +71,7 @@ class Learned:
 
 
 def load_learned(folder: Path) -> Learned:
-    """Read it."""
-    facts = json.loads((folder / META).read_text(encoding="utf-8"))
-    small = np.memmap(folder / SMALL, np.uint8, "r", shape=tuple(facts["small"]))
+    """Read it. Raises WeightsError."""
+    facts = load_facts(folder / META, "window", "small", "share")
+    small = map_bytes(folder / SMALL, facts["small"])
     return Learned(Window(**facts["window"]), small, facts["share"])

@@ -89,5 +89,5 @@ def load_ear(folder: Path) -> Ear | None:
 
     if not (folder / EAR).is_file():
         return None
-    tensors = load_tensors(folder / EAR)
+    tensors = load_tensors(folder / EAR, "mean", "basis")
     return Ear(tensors["mean"].astype(np.float32), tensors["basis"].astype(np.float32))

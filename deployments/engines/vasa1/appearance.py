@@ -145,5 +145,6 @@ def load_appearance(path: Path) -> Appearance:
     """Read what `save_appearance` wrote. Raises WeightsError."""
     from deployments.weights import load_tensors
 
-    t = {name: value.astype(np.float32) for name, value in load_tensors(path).items()}
+    needed = ("canonical", "inside", "mean", "basis", "codes", "weight")
+    t = {name: value.astype(np.float32) for name, value in load_tensors(path, *needed).items()}
     return Appearance(t["canonical"], t["inside"] > 0, t["mean"], t["basis"], t["codes"], t["weight"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from deployments.engines.vasa1.config import DecoderConfig
@@ -23,7 +24,7 @@ class FaceDecoder:
         self._model = Decoder(config)
         try:
             self._model.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
-        except (RuntimeError, OSError) as error:
+        except (SafetensorError, RuntimeError, OSError) as error:
             raise WeightsError(f"expected a decoder at {weights}, got: {error}; fit the avatar again") from error
         self._model.eval().to(self._device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from deployments.records import write_atomic, write_json
 from deployments.retrieval.bank import META as BANK_META
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.fill import fill_bank
+from deployments.weights import load_facts, map_bytes
 
 META, WEIGHTS, APPEARANCE, SMALL = "avatar.json", "decoder.safetensors", "appearance.safetensors", "small.u8"
 TOPS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -105,7 +105,7 @@ class Learned:
 
 
 def load_learned(folder: Path) -> Learned:
-    """Read it."""
-    facts = json.loads((folder / META).read_text(encoding="utf-8"))
-    small = np.memmap(folder / SMALL, np.uint8, "r", shape=tuple(facts["small"]))
+    """Read it. Raises WeightsError."""
+    facts = load_facts(folder / META, "window", "small", "trust", "painted", "decoder")
+    small = map_bytes(folder / SMALL, facts["small"])
     return Learned(Window(**facts["window"]), small, Trust(**facts["trust"]), facts["painted"], facts["decoder"])

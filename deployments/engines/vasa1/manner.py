@@ -204,10 +204,10 @@ def save_manner(manner: Manner, path: Path) -> None:
 
 
 def load_manner(folder: Path) -> Manner:
-    """Of an avatar's folder; everybody's where none was learned."""
-    from safetensors.numpy import load_file
+    """Of an avatar's folder; everybody's where none was learned. Raises WeightsError."""
+    from deployments.weights import load_tensors
 
     if not (folder / FILE).is_file():
         return Manner()
-    found = load_file(folder / FILE)
+    found = load_tensors(folder / FILE, "scale")
     return Manner(found["scale"], found.get("change"))
