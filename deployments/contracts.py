@@ -100,6 +100,7 @@ class Track:
     score: NDArray[np.float32]  # [T] face presence, 0..1
     usable: NDArray[np.bool_]  # [T]
     shot: NDArray[np.int32]  # [T] number of the shot between two cuts
+    light: NDArray[np.float32] | None = None  # [T, 3] median RGB of the face's skin; None: not measured
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ class EngineLimits:
     context_frames: int  # frames of `motion` it wants to see on both sides of a chunk
     sequential: bool  # True: chunks must be rendered in order
     options: tuple[str, ...]
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value of an option that has them
 
 
 class Picture(Protocol):

@@ -20,13 +20,15 @@ EXTRA = "extra."
 def save_track(track: Track, path: Path) -> None:
     """Write a track. Raises OSError."""
     rows = {"landmarks": track.landmarks, "score": track.score, "shot": track.shot}
+    if track.light is not None:
+        rows["light"] = track.light
     _save({**rows, "usable": track.usable.astype(np.uint8)}, path, {})
 
 
 def load_track(path: Path) -> Track:
     """Read what `save_track` wrote. Raises WeightsError."""
     rows = load_tensors(path, "landmarks", "score", "usable", "shot")
-    return Track(rows["landmarks"], rows["score"], rows["usable"].astype(np.bool_), rows["shot"])
+    return Track(rows["landmarks"], rows["score"], rows["usable"].astype(np.bool_), rows["shot"], rows.get("light"))
 
 
 def save_motion(motion: Motion, path: Path) -> None:
@@ -50,7 +52,8 @@ def pick_rows(track: Track, order: NDArray[np.int64]) -> Track:
     jump = np.concatenate([[False], np.abs(np.diff(order)) != 1])
     change = np.concatenate([[False], np.diff(track.shot[order]) != 0])
     shot = np.cumsum(jump | change).astype(np.int32)
-    return Track(track.landmarks[order], track.score[order], track.usable[order], shot)
+    light = None if track.light is None else track.light[order]
+    return Track(track.landmarks[order], track.score[order], track.usable[order], shot, light)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

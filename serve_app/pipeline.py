@@ -43,7 +43,7 @@ from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
 from serve_app.executor import Executor
 from serve_app.filmed import keep_filmed
 from serve_app.overflow import give_room
-from serve_app.planner import Plan, check_clip, cut_at, make_plan
+from serve_app.planner import Plan, check_clip, cut_at, make_plan, presence
 from serve_app.request import SyncRequest, check_request, check_room
 from serve_app.speech import fit_length, load_source, on_clip, seconds_of
 
@@ -203,7 +203,7 @@ def make_motion(request: SyncRequest, speech: Speech, plan: Plan, tracked: Track
     clip, track = as_output(tracked, plan)
     options = {"expression": request.expression, **request.options}
     motion = get_engine(request.engine).animate(speech, clip, track, avatar, options)
-    weight = np.where(track.usable, motion.weight * plan.weight, 0).astype(np.float32)
+    weight = (motion.weight * plan.weight * presence(track, clip.times())).astype(np.float32)
     return replace(motion, weight=weight)
 
 

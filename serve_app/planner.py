@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Clip, Segment, Span
+from deployments.contracts import Clip, Segment, Span, Track
 from deployments.errors import MediaError, OptionError
 
 if TYPE_CHECKING:
@@ -184,6 +184,22 @@ def frame_ticks(clip: Clip) -> NDArray[np.int64]:
     """How long every frame is shown [T], in units of the clip's time base, at least 1."""
     end = int(clip.pts[0]) + round(clip.duration / clip.time_base)
     return np.maximum(np.diff(np.append(clip.pts, end)), 1)
+
+
+def presence(track: Track, times: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Weight [T]: 0 without a usable face; where a face is lost or found within a shot, eased over `RAMP_SECONDS`, so that
+    its mouth gets from one movement to the other."""
+    usable = track.usable
+    weight = usable.astype(np.float32)
+    gone = np.flatnonzero(~usable)
+    if not len(gone) or not usable.any():
+        return weight
+    after = np.searchsorted(gone, np.arange(len(usable)))
+    for near in (gone[np.maximum(after - 1, 0)], gone[np.minimum(after, len(gone) - 1)]):
+        rising = np.clip(np.abs(times - times[near]) / RAMP_SECONDS, 0, 1)
+        eased = rising * rising * (3 - 2 * rising)
+        weight = np.where(usable & (track.shot == track.shot[near]), np.minimum(weight, eased), weight)
+    return weight.astype(np.float32)
 
 
 def segment_weight(times: NDArray[np.float64], segments: Sequence[Segment]) -> NDArray[np.float32]:

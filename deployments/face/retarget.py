@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,20 +49,28 @@ def retarget(
     own: NDArray[np.float32],
     own_coefficients: NDArray[np.float32],
     wanted: NDArray[np.float32],
+    breaks: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """Target vertices [T, U, 3] in the head frame.
 
-    own : the template's vertices [T, U, 3]; own_coefficients, wanted : [T, K].
+    own : the template's vertices [T, U, 3]; own_coefficients, wanted : [T, K]; breaks : rows before which the picture was
+    cut or the face was away, in order.
     Where speech reaches, a vertex takes the model's shape for the wanted lips plus the template's slow residual;
     elsewhere it stays where it was filmed. With wanted == own the result differs from `own` by the jitter only.
     """
     out = np.empty(own.shape, np.float32)
-    for start in range(0, len(own), BLOCK):
-        kept = slice(start, min(start + BLOCK, len(own)))
+    for kept, run in blocks(len(own), breaks):
         # the filter sees so far to both sides: blocks with so much around them leave no trace
-        around = slice(max(0, kept.start - SIGHT), min(len(own), kept.stop + SIGHT))
+        around = slice(max(run.start, kept.start - SIGHT), min(run.stop, kept.stop + SIGHT))
         drift = own[around] - model.shape(own_coefficients[around])
         residual = gaussian_filter1d(drift, RESIDUAL_SIGMA, axis=0, mode="nearest", radius=SIGHT)
         goal = model.shape(wanted[kept]) + residual[kept.start - around.start :][: kept.stop - kept.start]
         out[kept] = own[kept] + mesh.reach[None, :, None] * (goal - own[kept])
     return out
+
+
+def blocks(count: int, breaks: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Blocks of at most `BLOCK` of `count` rows, none across a break, each with the rows between its two breaks."""
+    for first, last in pairwise((0, *breaks, count)):
+        for start in range(first, last, BLOCK):
+            yield slice(start, min(start + BLOCK, last)), slice(first, last)

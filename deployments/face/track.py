@@ -27,6 +27,7 @@ MAX_TURN = 0.42  # nose offset from the eye centre, in eye distances: beyond it 
 THUMB = (32, 18)
 THUMB_STEP = 8  # of the samples that a thumbnail is made of
 CUT_LEVEL = 24.0  # mean absolute difference of luma thumbnails, 0..255
+SKIN = (50, 280, 205, 425, 101, 330, 117, 346, 36, 266, 10, 151, 9, 6, 108, 337)  # cheeks, forehead, bridge of the nose
 REACH = 0.5 * 1.05  # half a window's side, with the largest jitter
 JITTER_SHARE = 0.05  # of a side: shift and turn of the jittered windows
 
@@ -140,6 +141,16 @@ class FrameRow:
     score: float
     usable: bool
     cut: bool
+    light: NDArray[np.float32]  # [3]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A face in a frame."""
+
+    points: NDArray[np.float32]
+    score: float
+    light: NDArray[np.float32]
 
 
 class FrameTracker:
@@ -159,16 +170,16 @@ class FrameTracker:
             found = self._search(picture.rgb())
         if found is None:
             self._last = None
-            return FrameRow(np.zeros((MESH_POINTS, 3), np.float32), 0.0, False, cut)
-        self._last, score = found
-        return FrameRow(self._last, score, is_usable(self._last, picture.size()), cut)
+            return FrameRow(np.zeros((MESH_POINTS, 3), np.float32), 0.0, False, cut, np.zeros(3, np.float32))
+        self._last = found.points
+        return FrameRow(found.points, found.score, is_usable(found.points, picture.size()), cut, found.light)
 
     def _is_cut(self, luma: NDArray[np.uint8]) -> bool:
         thumb = cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
         last, self._thumb = self._thumb, thumb
         return last is not None and float(np.abs(thumb - last).mean()) > CUT_LEVEL
 
-    def _follow(self, picture: Seen) -> tuple[NDArray[np.float32], float] | None:
+    def _follow(self, picture: Seen) -> Found | None:
         """Look where the face was; only that window is converted to RGB."""
         assert self._last is not None
         roi = roi_of_points(self._last)
@@ -177,19 +188,29 @@ class FrameTracker:
             return None
         x, y = window[:2]
         moved = replace(roi, center=(roi.center[0] - x, roi.center[1] - y))
-        points, score = self._landmarker.points(picture.window(*window), moved, self._passes)
+        part = picture.window(*window)
+        points, score = self._landmarker.points(part, moved, self._passes)
+        if score < MIN_PRESENCE:
+            return None
+        light = light_of(part, points)
         points[:, :2] += np.array([x, y], np.float32)
-        return (points, score) if score >= MIN_PRESENCE else None
+        return Found(points, score, light)
 
-    def _search(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float] | None:
+    def _search(self, rgb: NDArray[np.uint8]) -> Found | None:
         for face in self._choice.rank(self._detector.faces(rgb)):
             # the detector's box is coarse: one pass finds the points, the next looks through their own window
             points, score = self._landmarker.points(rgb, roi_of_box(face))
             if score >= MIN_PRESENCE:
                 points, score = self._landmarker.points(rgb, roi_of_points(points), self._passes)
             if score >= MIN_PRESENCE:
-                return points, score
+                return Found(points, score, light_of(rgb, points))
         return None
+
+
+def light_of(rgb: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Median colour [3], 0..255, of a face's skin in a picture."""
+    places = np.rint(points[list(SKIN), :2]).astype(int).clip(0, np.array(rgb.shape[1::-1]) - 1)
+    return np.median(rgb[places[:, 1], places[:, 0]], axis=0).astype(np.float32)
 
 
 def window_of(roi: Roi, height: int, width: int) -> tuple[int, int, int, int] | None:
@@ -220,6 +241,7 @@ def stack(rows: Sequence[FrameRow]) -> Track:
         score=np.array([row.score for row in rows], np.float32),
         usable=np.array([row.usable for row in rows]),
         shot=np.cumsum([row.cut for row in rows]).astype(np.int32),
+        light=np.stack([row.light for row in rows]),
     )
 
 
@@ -234,4 +256,5 @@ def join(parts: Sequence[Track]) -> Track:
         np.concatenate([p.score for p in parts]),
         np.concatenate([p.usable for p in parts]),
         np.concatenate(shots),
+        None if any(p.light is None for p in parts) else np.concatenate([p.light for p in parts if p.light is not None]),
     )

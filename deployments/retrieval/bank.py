@@ -16,7 +16,7 @@ from deployments.weights import AGAIN, load_facts, load_tensors, map_bytes
 
 TENSORS, PIXELS, META = "bank.safetensors", "pictures.u8", "bank.json"
 FORMAT = 1  # of the files, and of the mesh whose points they number
-ROWS = ("frames", "corner", "vertices", "coefficients", "angles", "code")
+ROWS = ("frames", "corner", "vertices", "coefficients", "angles", "code", "light")
 MESH, SHAPE = ("triangles", "ring", "reach", "alpha"), ("shape_mean", "shape_basis")
 
 
@@ -30,6 +30,7 @@ class Bank:
     coefficients: NDArray[np.float32]  # [F, K]
     angles: NDArray[np.float32]  # [F, 3] radians
     code: NDArray[np.float32]  # [F, C] mouth appearance
+    light: NDArray[np.float32]  # [F, 3] median RGB of the face's skin; zeros: not measured
     pictures: NDArray[np.uint8]  # [F, h, w, 3]
     stable: NDArray[np.float32]  # [60, 3] head frame of the subject
     mesh: FaceMesh
@@ -64,12 +65,12 @@ def load_bank(folder: Path) -> Bank:
 def _check(bank: Bank, folder: Path) -> None:
     """Numbers must fit together: a file may be another avatar's, or older than the mesh. Raises WeightsError."""
     count, points = len(bank.frames), len(bank.mesh.reach)
-    each = (bank.corner, bank.vertices, bank.coefficients, bank.angles, bank.code, bank.pictures)
+    each = (bank.corner, bank.vertices, bank.coefficients, bank.angles, bank.code, bank.light, bank.pictures)
     sound = (
         all(len(part) == count for part in each)
         and bank.vertices.shape[1] == points == len(bank.mesh.alpha) == len(bank.shape.mean)
         and 0 <= int(bank.mesh.triangles.min(initial=0)) <= int(bank.mesh.triangles.max(initial=0)) < points
-        and all(bool(np.isfinite(part).all()) for part in (bank.vertices, bank.coefficients, bank.angles, bank.code))
+        and all(bool(np.isfinite(part).all()) for part in (bank.vertices, bank.coefficients, bank.angles, bank.code, bank.light))
     )
     if not sound:
         raise WeightsError(f"{folder / TENSORS}: its numbers do not fit together or its mesh has other points; {AGAIN}")

@@ -13,6 +13,7 @@ class RetrievalConfig:
     neighbours: int = 5  # frames blended; more makes teeth double and soft
     candidates: int = 32  # per frame, for the path through the bank
     pose_weight: float = 0.25  # eye distances per radian of head turn in the retrieval distance
+    light_weight: float = 0.5  # eye distances by which a mouth in half or twice the light (e-fold) seems farther away
     appearance_weight: float = 0.35  # pull towards smooth change of the mouth's look, against nearest shape
     spread: float = 0.5  # share of the nearest distance that halves a neighbour's weight
     code_size: int = 12  # mouth appearance code

@@ -46,6 +46,7 @@ def fill_bank(clip: Clip, track: Track, folder: Path, config: RetrievalConfig, p
         coefficients=coefficients[kept],
         angles=faces.angles()[kept],
         code=code,
+        light=np.zeros((len(kept), 3), np.float32) if track.light is None else track.light[usable[kept]],
         pictures=pictures,
         stable=stable,
         mesh=mesh,

@@ -18,6 +18,8 @@ from deployments.retrieval.config import RetrievalConfig
 from deployments.retrieval.select import Choice, select
 from deployments.retrieval.warp import Place, place
 
+AWAY = 3  # frames without a face after which it may have come back otherwise
+
 
 class PlanKey:
     """What a plan is made of; equal keys have equal plans."""
@@ -25,8 +27,8 @@ class PlanKey:
     def __init__(self, avatar: Avatar, motion: Motion, track: Track, config: RetrievalConfig) -> None:
         self.avatar, self.motion, self.track, self.config = avatar, motion, track, config
         content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
-        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable):
-            content.update(np.ascontiguousarray(array).tobytes())
+        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable, track.light):
+            content.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         self._digest = content.digest()
 
     def __hash__(self) -> int:
@@ -60,8 +62,10 @@ class Plan:
         weight = motion.weight[kept, None]
         self.wanted = ((1 - weight) * own + weight * motion.coefficients[kept]).astype(np.float32)
         self.own = bank.mesh.vertices(self.faces.points)
-        self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted)
-        self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config)
+        apart = (np.diff(track.shot[kept]) != 0) | (np.diff(kept) > AWAY)
+        self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted, (np.flatnonzero(apart) + 1).tolist())
+        light = None if track.light is None else track.light[kept]
+        self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config, light)
         self.skin = skin_of(bank.mesh)
 
     def pixels(self, row: int) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from deployments.retrieval.bank import Bank
 from deployments.retrieval.config import RetrievalConfig
 
 BLOCK = 512  # frames whose distances to the whole bank are held at once
+STEADY = 0.15  # natural logarithm: skin that changes by less is in the same light
 FAR = np.float32(1e3)  # eye distances: farther than any mouth
 
 
@@ -22,21 +23,28 @@ class Choice:
     weights: NDArray[np.float32]  # [T, n], sum 1
 
 
-def select(bank: Bank, wanted: NDArray[np.float32], angles: NDArray[np.float32], config: RetrievalConfig) -> Choice:
-    """Choose for wanted coefficients [T, K] under head angles [T, 3].
+def select(
+    bank: Bank,
+    wanted: NDArray[np.float32],
+    angles: NDArray[np.float32],
+    config: RetrievalConfig,
+    light: NDArray[np.float32] | None = None,
+) -> Choice:
+    """Choose for wanted coefficients [T, K] under head angles [T, 3] in the light [T, 3] of the frames (None: any).
 
     A Viterbi path over the nearest candidates trades the distance of the shape against a jump of the mouth's look
     (teeth, tongue), so neighbouring frames take neighbouring pictures. It runs over the whole job: chunks agree.
     """
     parts = [slice(start, start + BLOCK) for start in range(0, len(wanted), BLOCK)]
-    found = [nearest(distances(bank, wanted[part], angles[part], config), config) for part in parts]
+    far = ((distances(bank, wanted[part], angles[part], config), part) for part in parts)
+    found = [nearest(gap if light is None else gap + gloom(bank, light[part], config), config) for gap, part in far]
     near, cost = (np.concatenate(columns) for columns in zip(*found, strict=True))
     return choose(bank, near, cost, config)
 
 
 def select_without_self(bank: Bank, radius: int, hidden: NDArray[np.bool_], config: RetrievalConfig) -> Choice:
     """Choose for every row's own mouth, none within `radius` frames of it and none that is `hidden` [F]: to learn from."""
-    distance = distances(bank, bank.coefficients, bank.angles, config)
+    distance = distances(bank, bank.coefficients, bank.angles, config) + gloom(bank, bank.light, config)
     distance[np.abs(bank.frames[:, None] - bank.frames[None]) <= radius] = FAR
     distance[:, hidden] = FAR
     return choose(bank, *nearest(distance, config), config)
@@ -64,6 +72,21 @@ def distances(
     there = np.concatenate([bank.coefficients, config.pose_weight * bank.angles], axis=1)
     square = (here**2).sum(1)[:, None] + (there**2).sum(1)[None] - 2 * here @ there.T
     return np.sqrt(np.maximum(square, 0)).astype(np.float32)
+
+
+def gloom(bank: Bank, light: NDArray[np.float32], config: RetrievalConfig) -> NDArray[np.float32] | np.float32:
+    """What is added to the distance [T, F] of mouths filmed in another light than the frames' [T, 3], in eye distances.
+
+    Light that hardly changes in a clip, as a head turns, changes nothing here.
+    """
+    if not (bank.light > 0).any():
+        return np.float32(0)
+    here, there = (np.log(np.maximum(rows, 1)) for rows in (light, bank.light))
+    both = np.concatenate([here, there])
+    if (np.ptp(both, axis=0) < STEADY).all():
+        return np.float32(0)
+    apart = np.max([np.abs(here[:, None, c] - there[None, :, c]) for c in range(3)], axis=0)
+    return np.asarray(config.light_weight * np.maximum(apart - STEADY, 0), np.float32)
 
 
 def viterbi(bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], config: RetrievalConfig) -> NDArray[np.int64]:

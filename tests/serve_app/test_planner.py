@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.contracts import Clip, Segment
+from deployments.contracts import Clip, Segment, Track
 from deployments.errors import MediaError, OptionError
-from serve_app.planner import SyncMode, check_clip, cut_at, frame_ticks, make_plan, ramp, segment_weight, split
+from serve_app.planner import SyncMode, check_clip, cut_at, frame_ticks, make_plan, presence, ramp, segment_weight, split
 
 TICK = Fraction(1, 90000)
 
@@ -78,6 +78,17 @@ def test_weights_stay_inside_the_segments() -> None:
     weight = segment_weight(times, segments)
     outside = (times < 1) | (times >= 2.5)
     assert (weight[outside] == 0).all() and weight.max() == 1 and (weight[30:45] == 1).all()
+
+
+def test_a_face_that_is_lost_is_left_within_some_frames_and_a_cut_at_once() -> None:
+    usable, shot = np.ones(40, bool), np.zeros(40, np.int32)
+    usable[15:20] = usable[30:] = False
+    shot[30:] = 1  # a cut to something else
+    track = Track(np.zeros((40, 478, 3), np.float32), np.ones(40, np.float32), usable, shot)
+    weight = presence(track, np.arange(40) / 25)
+    assert (weight[~usable] == 0).all()
+    assert 0 < weight[14] < weight[13] == 1 == weight[21] > weight[20] > 0, "80 ms are two frames of 40"
+    assert (weight[22:30] == 1).all() and (weight[:13] == 1).all()
 
 
 @pytest.mark.parametrize(
