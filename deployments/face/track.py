@@ -1,6 +1,7 @@
 """One face through a clip: landmarks per frame, frames without a face marked, cuts found.
 
-A clip is tracked in shards of a fixed length, so the result does not depend on how many workers there are.
+A clip is tracked in shards that follow from its length alone, so the result does not depend on how many workers there are.
+A shard that does not begin with the face that the one before ended with is tracked again from there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from deployments.face.detect import FaceDetector
 from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, Landmarker, Roi, roi_of_box, roi_of_points
 from deployments.media.decode import decode
 
-SHARD_FRAMES = 200
+SHARD_FRAMES = 200  # at most: finding the face anew and decoding from the last key frame cost little beside so many
+LEAST_SHARD = 50
+TEAM = 4  # shards come in so many, so that two or four workers end together
+STRIDE = 0.5  # of a face's width: from one frame to the next nobody goes so far
 MIN_PRESENCE = 0.5
 MIN_EYE_DISTANCE = 16.0  # pixels; below this a mouth is a handful of pixels
 MAX_TURN = 0.42  # nose offset from the eye centre, in eye distances: beyond it the face is a profile
@@ -42,6 +46,7 @@ class Shard:
     span: Span
     choice: FaceChoice
     passes: int
+    start: NDArray[np.float32] | None = None  # [478, 3] where the face was in the frame before; None: to be found
 
 
 def track_clip(
@@ -60,10 +65,11 @@ def track_clip(
     NoFaceError : no frame holds a usable face, or the chosen one does not exist.
     """
     rule = parse_choice(choice, clip)
-    shards = [Shard(clip, Span(a, min(a + SHARD_FRAMES, clip.frames)), rule, passes) for a in range(0, clip.frames, SHARD_FRAMES)]
-    parts = []
-    for part in run(track_shard, shards):
-        parts.append(part)
+    shards = [Shard(clip, span, rule, passes) for span in shard_spans(clip.frames)]
+    parts: list[Track] = []
+    for shard, part in zip(shards, run(track_shard, shards), strict=True):
+        strayed = bool(parts) and is_lost(parts[-1], part)
+        parts.append(track_shard(replace(shard, start=parts[-1].landmarks[-1])) if strayed else part)
         progress("track", sum(len(p.score) for p in parts), clip.frames)
     track = join(parts)
     if not track.usable.any():
@@ -74,10 +80,26 @@ def track_clip(
     return track
 
 
+def shard_spans(frames: int) -> list[Span]:
+    """Even pieces of at most SHARD_FRAMES, in teams; fewer where they would be shorter than LEAST_SHARD."""
+    count = max(1, min(-(-frames // (TEAM * SHARD_FRAMES)) * TEAM, frames // LEAST_SHARD))
+    return [Span(frames * k // count, frames * (k + 1) // count) for k in range(count)]
+
+
+def is_lost(before: Track, after: Track) -> bool:
+    """Whether a shard begins with another face than the one before it ended with, or with none, in the same shot."""
+    if before.score[-1] <= 0 or after.shot[0] > 0:
+        return False
+    if after.score[0] <= 0:
+        return True
+    last, first = before.landmarks[-1, :, :2], after.landmarks[0, :, :2]
+    return bool(np.hypot(*(first.mean(0) - last.mean(0))) > STRIDE * np.ptp(last[:, 0]))
+
+
 def track_shard(shard: Shard) -> Track:
     """Track the frames of one shard; the frame before it is read to find a cut at its start."""
     start = max(0, shard.span.start - 1)
-    tracker = FrameTracker(shard.choice, shard.passes)
+    tracker = FrameTracker(shard.choice, shard.passes, shard.start)
     rows = [tracker.step(picture) for picture in decode(shard.clip, Span(start, shard.span.stop))]
     return stack(rows[shard.span.start - start :])
 
@@ -86,7 +108,9 @@ def track_image(rgb: NDArray[np.uint8], choice: str = "largest") -> Track:
     """Track of a still picture [H, W, 3]: T = 1, five passes. Raises NoFaceError."""
     row = FrameTracker(parse_choice(choice, None), passes=5).step(Still(rgb))
     if not row.usable:
-        raise NoFaceError("no usable face in the picture; it needs one face, roughly frontal, eye distance >= 16 px")
+        raise NoFaceError(
+            "no usable face in the picture; it needs one face that is whole, roughly frontal, eye distance >= 16 px"
+        )
     return stack([row])
 
 
@@ -156,10 +180,10 @@ class Found:
 class FrameTracker:
     """Follows one face from frame to frame; looks for it again when it is lost or the picture is cut."""
 
-    def __init__(self, choice: FaceChoice, passes: int) -> None:
+    def __init__(self, choice: FaceChoice, passes: int, start: NDArray[np.float32] | None = None) -> None:
         self._choice, self._passes = choice, passes
         self._detector, self._landmarker = FaceDetector(), Landmarker()
-        self._last: NDArray[np.float32] | None = None
+        self._last = start
         self._thumb: NDArray[np.float32] | None = None
 
     def step(self, picture: Seen) -> FrameRow:
