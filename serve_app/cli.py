@@ -17,7 +17,7 @@ from deployments.errors import Cancelled, LipSyncError, OptionError, OutputError
 from serve_app.avatar_command import register as register_avatar
 from serve_app.personalize_command import register as register_personalize
 from serve_app.planner import SyncMode
-from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, read_voice, segment
+from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, read_choices, read_voice, segment
 from serve_app.serve_command import register
 
 app = typer.Typer(
@@ -51,6 +51,14 @@ PortraitEngine = Annotated[
 Emotion = Annotated[str, typer.Option(help="neutral, happy, sad, surprised or angry; happy:0.5 is half of it.")]
 Gaze = Annotated[str, typer.Option(help="Where the eyes look, X,Y in eye widths: right and down in the picture, within 0.3.")]
 Distance = Annotated[float, typer.Option(help="How far away the head is: 0.8 to 1.25, 1 = as in the picture.")]
+Pose = Annotated[
+    str | None, typer.Option(help="How the head turns, YAW,PITCH,ROLL in degrees: right, down, clockwise; gaussian_splatting.")
+]
+Look = Annotated[
+    str | None,
+    typer.Option("--gaze", help="Where the eyes look, X,Y in eye widths: right, down, within 0.3; gaussian_splatting."),
+]
+Choices = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE, of what only this engine knows; may repeat.")]
 QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
 Voice = Annotated[
     str, typer.Option(help="Of the words: default, NAME of a voice in LIPSYNC_VOICES, or a Piper voice's file.onnx.")
@@ -76,6 +84,9 @@ def sync(
     quality: QualityChoice = "high",
     expression: Expression = 1.0,
     voice: Voice = "default",
+    pose: Pose = None,
+    gaze: Look = None,
+    option: Choices = None,
     report: Annotated[Path | None, typer.Option(help="Folder of the quality report; default: OUT's name + .report.")] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave the quality report out.")] = False,
     server: Annotated[str | None, typer.Option(help="Have it made by the server at this URL (key: LIPSYNC_API_KEY).")] = None,
@@ -100,6 +111,7 @@ def sync(
             expression=expression,
             report=None if no_report else report or out.with_name(f"{out.stem}.report"),
             voice=read_voice(voice),
+            options=read_choices(pose, gaze, option or []),
         )
         if server is not None:
             from serve_app.client import Remote

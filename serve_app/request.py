@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +81,37 @@ def read_voice(words: str) -> str | Path:
     return Path(words).expanduser() if file.endswith(".onnx") or "/" in file else words
 
 
+def read_choices(pose: str | None, gaze: str | None, given: Sequence[str]) -> dict[str, float]:
+    """Options of an engine from a pose "YAW,PITCH,ROLL", a gaze "X,Y" and words "NAME=VALUE". Raises OptionError."""
+    pairs = [*read_numbers("pose", pose, ("yaw", "pitch", "roll")), *read_numbers("gaze", gaze, ("gaze_x", "gaze_y"))]
+    for words in given:
+        name, equals, value = words.partition("=")
+        if not equals or not name.strip():
+            raise OptionError(f"expected an option NAME=VALUE as in yaw=5, got {words[:60]!r}")
+        pairs += read_numbers(f"option {name.strip()[:40]}", value, (name.strip(),))
+    found: dict[str, float] = {}
+    for name, number in pairs:
+        if name in found:
+            raise OptionError(f"expected each option once, got {name[:40]} twice; leave one of them out")
+        found[name] = number
+    return found
+
+
+def read_numbers(what: str, words: str | None, names: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Finite numbers between commas, by name; none of none. Raises OptionError."""
+    if words is None:
+        return []
+    try:
+        numbers = [float(part) for part in words.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(names) or not all(math.isfinite(number) for number in numbers):
+        raise OptionError(
+            f"expected {what} as {len(names)} number{'s' * (len(names) > 1)} ({', '.join(names)}), got {words[:60]!r}"
+        )
+    return list(zip(names, numbers, strict=True))
+
+
 def exact(seconds: float | str | Fraction) -> Fraction:
     """Seconds as written: 0.1 means one tenth, not the nearest binary fraction."""
     return seconds if isinstance(seconds, Fraction) else Fraction(str(seconds))
@@ -100,10 +133,26 @@ def check_request(request: SyncRequest) -> None:
         raise OptionError("expected a segment with every speech when there are several; give start and end")
     if not 0 <= request.expression <= 2:
         raise OptionError(f"expected an expression of 0 to 2, got {request.expression:g}")
+    check_options(request.engine, request.options)
     if any(source.pieces for source in request.speech):
         check_slot_mode(request.sync_mode)
     inputs = [request.clip, *(path for source in request.speech for path in source.files())]
     check_output(request.out, inputs)
+
+
+def check_options(engine: str, options: Mapping[str, float]) -> None:
+    """Raise OptionError for options that the engine does not know, or numbers that it cannot take."""
+    if not options:
+        return
+    from deployments.engines.registry import get_engine
+
+    limits = get_engine(engine).limits()
+    for name, value in options.items():
+        if name not in limits.options:
+            raise OptionError(f"expected an option of {', '.join(sorted(limits.options))} with {engine}, got {name[:40]!r}")
+        low, high = limits.bounds.get(name, (-math.inf, math.inf))
+        if not low <= value <= high:
+            raise OptionError(f"expected {name} of {low:g} to {high:g}, got {value:g}; 0 is as filmed")
 
 
 def check_slot_mode(mode: str) -> None:

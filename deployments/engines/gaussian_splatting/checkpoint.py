@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,33 +22,33 @@ def fit_key(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def save_run(run: Run, binding: Binding, key: str, folder: Path) -> None:
+def save_run(run: Run, binding: Binding, key: str, folder: Path, name: str = NAME) -> None:
     """Write the state of a fit. Raises OSError."""
     from safetensors.numpy import save
 
     rows: dict[str, torch.Tensor] = {"owner": binding.owner, "weights": binding.weights, "error": run.error}
-    for name, (mean, square) in zip(vars(run.avatar), run.moments, strict=True):
-        rows |= {f"now.{name}": getattr(run.avatar, name), f"best.{name}": getattr(run.best, name)}
-        rows |= {f"mean.{name}": mean, f"square.{name}": square}
+    for part, (mean, square) in zip(vars(run.avatar), run.moments, strict=True):
+        rows |= {f"now.{part}": getattr(run.avatar, part), f"best.{part}": getattr(run.best, part)}
+        rows |= {f"mean.{part}": mean, f"square.{part}": square}
     facts = {"key": key, "step": run.step, "best_psnr": run.best_psnr, "stale": run.stale, "history": run.history}
-    arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in rows.items()}
-    write_atomic(folder / NAME, save(arrays, {"run": json.dumps(facts)}))
+    arrays = {part: np.ascontiguousarray(value.detach().cpu().numpy()) for part, value in rows.items()}
+    write_atomic(folder / name, save(arrays, {"run": json.dumps(facts)}))
 
 
-def load_run(folder: Path, key: str, binding: Binding) -> tuple[Run, Binding] | None:
+def load_run(folder: Path, key: str, binding: Binding, name: str = NAME) -> tuple[Run, Binding] | None:
     """The state that was saved under `key` in `folder`, or None if there is none, it is damaged, or it is another fit's."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(folder / NAME, framework="pt") as file:
+        with safe_open(folder / name, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("run", "{}"))
             if facts.pop("key", None) != key:
                 return None
-            rows = {name: file.get_tensor(name).to(binding.owner.device) for name in file.keys()}
+            rows = {part: file.get_tensor(part).to(binding.owner.device) for part in file.keys()}
         now, best = (Gaussians(**_part(rows, kind)) for kind in ("now", "best"))
-        moments = [(rows[f"mean.{name}"], rows[f"square.{name}"]) for name in vars(now)]
+        moments = [(rows[f"mean.{part}"], rows[f"square.{part}"]) for part in vars(now)]
         run = Run(now, best, moments, rows["error"], **facts)
-        moved = Binding(binding.triangles, rows["owner"], rows["weights"], binding.layer, binding.rest, binding.rim)
+        moved = replace(binding, owner=rows["owner"], weights=rows["weights"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
     return run, moved

@@ -33,6 +33,20 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+class FaceConfig:
+    """The whole face, learned only when a pose or a gaze is asked for."""
+
+    gaussians: int = 20_000
+    eye_share: float = 0.06  # of all Gaussians are eyeballs
+    inner_share: float = 0.06  # and behind the lips
+    density: float = 1.5  # Gaussians along a line at lips and eyes, against the cheeks
+    frames: int = 200  # that are learned from, at most
+    eye_weight: float = 2.5  # of a pixel of an eye against one of the cheek
+    share: float = 0.4  # of the coarse band around lips and eyes is Gaussians; the rest is the frame's own, moved
+    fit: FitConfig = field(default_factory=lambda: FitConfig(side=288))
+
+
+@dataclass(frozen=True)
 class GaussianConfig:
     """Frozen settings; part of the avatar's digest."""
 
@@ -45,4 +59,5 @@ class GaussianConfig:
     retrieved_share: float = 0.6  # of the coarse band is retrieved mouths: the two err in other places (README: figures)
     batch: int = 8  # frames a raster call on a GPU; a CPU takes one after the other
     fit: FitConfig = field(default_factory=FitConfig)
+    face: FaceConfig = field(default_factory=FaceConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)

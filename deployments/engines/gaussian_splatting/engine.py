@@ -13,6 +13,7 @@ from deployments.contracts import Avatar, Clip, EngineLimits, Motion, Patch, Pic
 from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.fit import fit_avatar
 from deployments.engines.gaussian_splatting.motion import animate
+from deployments.engines.gaussian_splatting.options import BOUNDS, turn_of
 from deployments.engines.gaussian_splatting.render import render
 
 VERSION = 1
@@ -28,7 +29,7 @@ class GaussianSplatting:
 
     def limits(self) -> EngineLimits:
         """Chunks are independent: where everything goes is decided over the whole job by each of them."""
-        return EngineLimits(context_frames=0, sequential=False, options=("expression",))
+        return EngineLimits(context_frames=0, sequential=False, options=("expression", *BOUNDS), bounds=BOUNDS)
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Learn the template's lower face into the folder `out`."""
@@ -37,11 +38,16 @@ class GaussianSplatting:
         return Avatar(self.name, out, hashlib.sha256(key.encode()).hexdigest())
 
     def animate(self, speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: dict[str, Any]) -> Motion:
-        """Lip motion of the avatar's person for all frames of the clip."""
-        return animate(speech, clip, track, avatar, options)
+        """Lip motion of the avatar's person for all frames of the clip; a pose or a gaze first has the whole face learned."""
+        return animate(speech, clip, track, avatar, options, self.config)
 
     def render(
         self, avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, span: Span
     ) -> Iterator[Patch | None]:
         """Patches of the span's frames."""
-        return render(avatar, motion, pictures, track, self.config)
+        turn = turn_of(motion)
+        if not turn:
+            return render(avatar, motion, pictures, track, self.config)
+        from deployments.engines.gaussian_splatting.whole import render_face
+
+        return render_face(avatar, motion, pictures, track, turn, self.config)

@@ -11,6 +11,7 @@ from deployments.contracts import Clip, Progress, Track
 from deployments.engines.gaussian_splatting.avatar import Head, save_head
 from deployments.engines.gaussian_splatting.checkpoint import NAME, fit_key, load_run, save_run
 from deployments.engines.gaussian_splatting.config import GaussianConfig
+from deployments.engines.gaussian_splatting.filmed import save_filmed
 from deployments.engines.gaussian_splatting.network import DEVICE, Binding, Gaussians, Pose
 from deployments.engines.gaussian_splatting.seed import paint, start
 from deployments.engines.gaussian_splatting.shots import Shots, collect
@@ -26,10 +27,12 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: GaussianConfig, prog
     """Learn the person of a clip into the folder `out`. Raises NoFaceError under 25 usable frames."""
     if int(track.usable.sum()) < LEAST_FRAMES:
         found = f"{clip.path.name} has {int(track.usable.sum())}"
-        raise NoFaceError(f"Gaussians need {LEAST_FRAMES} frames with a usable face, {found}; take --engine video_rewrite")
+        raise NoFaceError(
+            f"Gaussians need {LEAST_FRAMES} frames with a usable face, {found}; take --engine video_rewrite, which needs 5"
+        )
     out.mkdir(parents=True, exist_ok=True)
     bank = fill_bank(clip, track, out, config.retrieval, progress)
-    rig, coder, shots, opened = collect(bank, track, config)
+    rig, coder, shots, opened, filmed = collect(bank, track, config)
     avatar, binding = start(rig, opened, config)
     key = fit_key(clip.digest, config, track.usable.tobytes(), torch.get_num_threads(), DEVICE.type)
     avatar = _painted(avatar, binding, shots).map(lambda value: value.to(DEVICE))
@@ -44,6 +47,7 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: GaussianConfig, prog
     progress("gaussians", config.fit.steps, config.fit.steps)
     head = Head(run.best, binding, rig, coder, bank)
     facts = {"clip": clip.digest, "gaussians": len(binding.owner), "history": run.history, "psnr": run.best_psnr}
+    save_filmed(filmed, out)
     save_head(head, out, facts)
     (out / NAME).unlink(missing_ok=True)
     return head

@@ -7,17 +7,18 @@ the expression code moves it and colours it. Everything is in pixels of one fram
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
-from deployments.engines.gaussian_splatting.rig import CAVITY, CAVITY_DEPTH, SKIN
+from deployments.engines.gaussian_splatting.rig import CAVITY, CAVITY_DEPTH, EYES, IRIS_REACH, SKIN
 from kernels import gaussians
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where Gaussians are learned and drawn
 FAR = 1e5  # pixels between camera and face: the tracker's faces have no perspective, nor has the picture then
 RIM_SOFT = 0.006  # eye distances: how softly the inner lip cuts what lies behind it
+LIMBUS, LIMBUS_SOFT = 1.0, 0.03  # iris radii: where the white begins
 RIM_ROOM = 0.012  # eye distances that the cut leaves beyond the tracked rim, where lips cover it
 
 
@@ -49,6 +50,8 @@ class Binding:
     layer: Tensor  # [N] int64
     rest: Tensor  # [M] size of each triangle at rest, eye distances
     rim: Tensor  # [R] int64, vertices along the inner lip
+    lids: Tensor = field(default_factory=lambda: torch.zeros(0, 16, dtype=torch.int64))  # [E, 16], vertices along each eye's lids
+    irises: Tensor = field(default_factory=lambda: torch.zeros(0, 16, dtype=torch.int64))  # [E, 16], corners of their irises
 
     def to(self, device: torch.device) -> Binding:
         """The same on a device."""
@@ -164,8 +167,32 @@ def _seen(avatar: Gaussians, binding: Binding, at: Pose, means: Tensor) -> Tenso
     opacity = torch.sigmoid(avatar.opacity)[None].expand(len(means), -1)
     skin = int((binding.layer == SKIN).sum())
     with torch.no_grad():
-        gate = rim_gate(means[:, skin:, :2], at.vertices[:, binding.rim, :2], at.scale)
+        gate = let_through(binding, at, means)
     return torch.cat([opacity[:, :skin], opacity[:, skin:] * gate], 1)
+
+
+def let_through(binding: Binding, at: Pose, means: Tensor) -> Tensor:
+    """How much [B, N - skin] lips and lids leave to be seen of what lies behind them: mouth first, then eye by eye."""
+    first = int((binding.layer == SKIN).sum())
+    ends = [int((binding.layer < EYES + 2 * k).sum()) for k in range(len(binding.lids) + 1)]
+    parts = []
+    for ring, end in zip((binding.rim, *binding.lids), ends, strict=True):
+        parts.append(rim_gate(means[:, first:end, :2], at.vertices[:, ring, :2], at.scale))
+        first = end
+    for eye, (corners, first) in enumerate(zip(binding.irises, ends, strict=False)):
+        white = int((binding.layer == EYES + 2 * eye).sum())
+        bare = bare_of_iris(means[:, first : first + white, :2], at.vertices[:, corners, :2])
+        parts[1 + eye] = torch.cat([parts[1 + eye][:, :white] * bare, parts[1 + eye][:, white:]], 1)
+    return torch.cat(parts, 1)
+
+
+def bare_of_iris(means: Tensor, plate: Tensor) -> Tensor:
+    """How much [B, G] of points [B, G, 2] the iris on a plate of corners [B, 16, 2] leaves bare: a white learns there alone."""
+    middle = plate.mean(1, keepdim=True)
+    sides = torch.stack([plate[:, 3] - plate[:, 0], plate[:, 12] - plate[:, 0]], 1).norm(dim=-1)
+    radius = sides.amax(1) / (2 * IRIS_REACH)
+    away = (means - middle).norm(dim=-1) / radius[:, None].clamp_min(1e-6)
+    return torch.sigmoid((away - LIMBUS) / LIMBUS_SOFT)
 
 
 def draw(posed: Posed, corner: Tensor, height: int, width: int) -> gaussians.Picture:

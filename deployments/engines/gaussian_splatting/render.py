@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -112,8 +112,8 @@ def shown(head: Head, device: torch.device) -> tuple[Gaussians, Binding]:
         for name, value in vars(head.gaussians).items()
     }
     own = head.binding
-    rows = (own.owner[visible], own.weights[visible], own.layer[visible])
-    return Gaussians(**cut), Binding(own.triangles, *rows, own.rest, own.rim).to(device)
+    kept = replace(own, owner=own.owner[visible], weights=own.weights[visible], layer=own.layer[visible])
+    return Gaussians(**cut), kept.to(device)
 
 
 @lru_cache(maxsize=1)

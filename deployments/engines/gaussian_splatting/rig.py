@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from deployments.face.landmarks import LIPS_INNER, LOWER_INNER_LIP, UPPER_INNER_LIP
 
 SKIN, UPPER, LOWER, CAVITY = range(4)
+IRIS_REACH = 1.15  # half the side of an iris's plate, in its radii
+EYES = 4  # first of the layers behind lids: for each eye its white and its iris
 CHIN = (152, 148, 377, 176, 400)
 COLUMNS, ROWS = 9, 3  # corners of a plate
 PLATE_HEIGHT = {UPPER: (-0.06, 0.16), LOWER: (-0.2, 0.08)}  # from the lip's inner rim, eye distances, down is positive

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.engines.gaussian_splatting.config import GaussianConfig
-from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, pose, rim_gate, triangle_frames
+from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, let_through, pose, triangle_frames
 from deployments.engines.gaussian_splatting.rig import CAVITY, LOWER, SKIN, UPPER, Rig
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
 from deployments.retrieval.warp import read_at
@@ -31,6 +31,13 @@ def start(rig: Rig, opened: Floats, config: GaussianConfig) -> tuple[Gaussians, 
     for layer, share in groups:
         count = config.gaussians * (share if layer == SKIN else config.inner_share * share)
         parts.extend(lattice(rig, opened, layer, int(count), config.lip_density if layer == SKIN else 1.0))
+    return bound(rig, opened, parts, config)
+
+
+def bound(
+    rig: Rig, opened: Floats, parts: list[tuple[NDArray[np.int64], Floats, Floats]], config: GaussianConfig
+) -> tuple[Gaussians, Binding]:
+    """Grey Gaussians at the lattice points of `parts`, skin first."""
     owner, weights, spacing = (np.concatenate([part[k] for part in parts]) for k in range(3))
     corners = torch.from_numpy(opened[rig.triangles])
     _, rest = triangle_frames(corners)
@@ -103,7 +110,7 @@ def paint(avatar: Gaussians, binding: Binding, at: Pose, pictures: list[NDArray[
     """The avatar in the median colour of the pictures, whose first pixels lie at `corners` [B, 2]."""
     posed = pose(avatar, binding, at)
     skin = int((binding.layer == SKIN).sum())
-    gate = rim_gate(posed.means[:, skin:, :2], at.vertices[:, binding.rim, :2], at.scale).numpy()
+    gate = let_through(binding, at, posed.means).numpy()
     seen = np.concatenate([np.ones((len(pictures), skin)), gate > 0.9], 1).astype(bool)
     colours = np.full((len(pictures), len(binding.owner), 3), np.nan, np.float32)
     for b, picture in enumerate(pictures):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deployments.contracts import Motion, Track
 from deployments.engines.gaussian_splatting.config import GaussianConfig
+from deployments.engines.gaussian_splatting.filmed import IRISES, Filmed
 from deployments.engines.gaussian_splatting.network import Pose
 from deployments.engines.gaussian_splatting.rig import Rig, build_rig
 from deployments.errors import NoFaceError
@@ -78,8 +79,8 @@ class Shots:
         return Shots(self.rgb.to(device), self.weight.to(device), self.mouth, pose, self.taught)
 
 
-def collect(bank: Bank, track: Track, config: GaussianConfig) -> tuple[Rig, Coder, Shots, Floats]:
-    """Rig, coder and windows of a filled bank, and the rig's vertices [V, 3] with the mouth wide open."""
+def collect(bank: Bank, track: Track, config: GaussianConfig) -> tuple[Rig, Coder, Shots, Floats, Filmed]:
+    """Rig, coder and windows of a filled bank, the rig's vertices [V, 3] with the mouth wide open, where the head was."""
     coefficients = track_coefficients(track, bank.stable)
     plan = Plan(bank, Motion(coefficients, np.ones(len(coefficients), np.float32)), track, config.retrieval)
     pick = np.unique(np.linspace(0, len(bank.frames) - 1, min(MOST, len(bank.frames))).astype(int))
@@ -91,7 +92,19 @@ def collect(bank: Bank, track: Track, config: GaussianConfig) -> tuple[Rig, Code
     gap = plan.target[rows, 14, 1] - plan.target[rows, 13, 1]
     opened = vertices[gap >= np.quantile(gap, 0.85)].mean(0)
     pixels = np.stack([plan.faces.to_pixels(v, int(row)) for v, row in zip(vertices, rows, strict=True)])
-    return rig, coder, _windows(bank, pick, pixels, plan.faces.scale[rows], codes, config), opened.astype(np.float32)
+    faces, frames = plan.faces, bank.frames[pick]
+    seen = track.landmarks[frames, :, :2]
+    iris, size = seen[:, IRISES], np.stack([iris_size(seen, first) for first in IRISES], 1)
+    filmed = Filmed(
+        frames, plan.target[rows], faces.rotation[rows], faces.scale[rows], faces.translation[rows], iris, size, codes
+    )
+    windows = _windows(bank, pick, pixels, plan.faces.scale[rows], codes, config)
+    return rig, coder, windows, opened.astype(np.float32), filmed
+
+
+def iris_size(points: Floats, first: int) -> Floats:
+    """Radius [F] of an iris in pixels from landmarks [F, 478, 2]: across, where lids do not cover it."""
+    return np.asarray(np.linalg.norm(points[:, first + 1] - points[:, first + 3], axis=1) / 2, np.float32)
 
 
 def _windows(bank: Bank, pick: NDArray[np.int64], pixels: Floats, scale: Floats, codes: Floats, config: GaussianConfig) -> Shots:
@@ -110,9 +123,9 @@ def _windows(bank: Bank, pick: NDArray[np.int64], pixels: Floats, scale: Floats,
     pictures, weights, mouths = [], [], []
     for k, here in seen.items():
         rows, columns = slice(here.y, here.y + here.alpha.shape[0]), slice(here.x, here.x + here.alpha.shape[1])
-        pictures.append(_fitted(bank.pictures[pick[k]][rows, columns], shrink, size))
+        pictures.append(fitted(bank.pictures[pick[k]][rows, columns], shrink, size))
         shown = np.clip(here.alpha, FAINT, 1) * (here.raster.index >= 0) * 255
-        weights.append(_fitted(shown.astype(np.uint8), shrink, size))
+        weights.append(fitted(shown.astype(np.uint8), shrink, size))
         pixels[k, :, :2] = (pixels[k, :, :2] - (here.x, here.y) + 0.5) * shrink - 0.5
         pixels[k, :, 2] *= shrink
         lips = pixels[k, list(LIPS_OUTER), :2]
@@ -125,7 +138,7 @@ def _windows(bank: Bank, pick: NDArray[np.int64], pixels: Floats, scale: Floats,
     return Shots(rgb, weight, torch.from_numpy(np.array(mouths, np.int64)), where, taught)
 
 
-def _fitted(picture: NDArray[np.uint8], shrink: float, size: tuple[int, ...]) -> NDArray[np.uint8]:
+def fitted(picture: NDArray[np.uint8], shrink: float, size: tuple[int, ...]) -> NDArray[np.uint8]:
     """A picture [h, w, ...] shrunk, and filled up with zeros to `size`."""
     small = _shrink(picture, shrink)
     out = np.zeros((*size, *small.shape[2:]), np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from deployments.engines.gaussian_splatting.config import FitConfig
 from deployments.engines.gaussian_splatting.losses import picture_loss, psnr
 from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, draw, pose
-from deployments.engines.gaussian_splatting.rig import SKIN
+from deployments.engines.gaussian_splatting.rig import EYES, SKIN
 from deployments.engines.gaussian_splatting.shots import FAINT, Shots
 
 LOOKS = 12  # held-out windows that are looked at
@@ -151,14 +151,16 @@ def _refill(run: Run, binding: Binding, noise: torch.Generator) -> Binding:
     """
     opacity = torch.sigmoid(run.avatar.opacity)
     owner, weights = binding.owner.clone(), binding.weights.clone()
-    for kind in (binding.layer == SKIN, binding.layer != SKIN):
+    layer = binding.layer
+    eyes = [(layer == EYES + k) for k in range(2 * len(binding.lids))]
+    for kind in (layer == SKIN, (layer != SKIN) & (layer < EYES), *eyes):
         dead = torch.nonzero(kind & (opacity < DEAD))[:, 0]
         alive = torch.nonzero(kind & (opacity >= 0.3))[:, 0]
         dead = dead[: len(alive)]
         chosen = alive[run.error[alive].argsort(descending=True)[: len(dead)]]
         owner[dead], weights[dead] = owner[chosen], weights[chosen]
         _split(run, dead, chosen, noise)
-    return Binding(binding.triangles, owner, weights, binding.layer, binding.rest, binding.rim)
+    return replace(binding, owner=owner, weights=weights)
 
 
 def _split(run: Run, dead: Tensor, chosen: Tensor, noise: torch.Generator) -> None:

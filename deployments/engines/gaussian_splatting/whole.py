@@ -1,0 +1,221 @@
+"""One chunk with a turned head or another look: Gaussians of the whole face over the frame's own pixels, which go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deployments.contracts import Avatar, Motion, Patch, Picture, Track
+from deployments.engines.gaussian_splatting.avatar import Head, load_head
+from deployments.engines.gaussian_splatting.config import GaussianConfig
+from deployments.engines.gaussian_splatting.face import Face, load_face
+from deployments.engines.gaussian_splatting.face_shots import irises
+from deployments.engines.gaussian_splatting.filmed import IRISES
+from deployments.engines.gaussian_splatting.look import Eye, Looker
+from deployments.engines.gaussian_splatting.network import DEVICE, Pose, draw, pose
+from deployments.engines.gaussian_splatting.options import Turn, eased
+from deployments.engines.gaussian_splatting.render import SURE, TILE, Stage
+from deployments.engines.gaussian_splatting.turn import HeadPlace, around, head_mesh, head_place, turned
+from deployments.face.composite import across, blur, rim_of
+from deployments.face.landmarks import FACE_OVAL
+from deployments.face.mesh import FACE_POINTS
+from deployments.retrieval.plan import PlanKey
+from deployments.retrieval.select import select
+from deployments.retrieval.settle import follow, settle
+from deployments.retrieval.warp import blend, soft_mask
+from kernels.mesh_warp import rasterize
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadPiece:
+    """One frame whose head turns."""
+
+    picture: Picture
+    row: int
+    where: HeadPlace
+
+
+class FaceStage(Stage):
+    """A job's plan with the whole face."""
+
+    def __init__(self, head: Head, face: Face, motion: Motion, track: Track, turn: Turn, config: GaussianConfig) -> None:
+        super().__init__(head, motion, track, config)
+        self.face, self.turn = face, turn
+        self.drawn, self.tied = face.gaussians.map(lambda value: value.to(DEVICE)), face.binding.to(DEVICE)
+        self.mesh = head_mesh(face.rig)
+        if not (self.plan.row >= 0).any():
+            return
+        kept = np.flatnonzero(track.usable)
+        self.share = eased(motion.weight, track.usable)[kept]
+        faces = self.plan.faces
+        self.filmed_faces, self.posed = faces, turned(faces, turn.radians(), self.share)
+        seen = irises(track.landmarks[kept][:, IRISES, :2], face.rig, faces.rotation, faces.scale, faces.translation)
+        gaze = self.share[:, None, None] * turn.gaze()[None, None] * face.rig.width[None, :, None]
+        self.iris = (seen + gaze).astype(np.float32)
+        self.looker = Looker(face, self.posed, self.codes, seen, self.iris, config.texture_gain)
+        if turn.posed:
+            light = None if track.light is None else track.light[kept]
+            self.plan.choice = select(head.bank, self.plan.wanted, self.posed.angles(), config.retrieval, light)
+
+    def _batch(self, batch: list[Picture]) -> Iterator[Patch | None]:
+        if not self.turn.posed:
+            for picture, patch in zip(batch, super()._batch(batch), strict=True):
+                yield patch if patch is None else self._with_eyes(picture, patch)
+            return
+        found = [self._head(picture) for picture in batch]
+        pieces = [piece for piece in found if piece is not None]
+        windows = iter(self._draw_heads(pieces) if pieces else ())
+        for piece in found:
+            yield None if piece is None else self._compose(piece, next(windows))
+
+    def _head(self, picture: Picture) -> HeadPiece | None:
+        """Where the turned head goes; None where nothing is to change or it is off screen."""
+        row = int(self.plan.row[picture.index])
+        if row < 0:
+            return None
+        filmed, target = self._vertices(row)
+        where = head_place(self.mesh, filmed, target, picture.size())
+        return None if where is None else HeadPiece(picture, row, where)
+
+    def _vertices(self, row: int) -> tuple[Floats, Floats]:
+        """Vertices [V, 3] of the head's mesh in pixels, filmed and wanted."""
+        faces, posed, own = self.filmed_faces, self.posed, self.plan.own[row]
+        seen = faces.to_pixels(own, row)[:FACE_POINTS]
+        wanted = posed.to_pixels(self.plan.target[row], row)[:FACE_POINTS]
+        shift = (faces.translation[row], posed.translation[row])
+        heights = own[list(FACE_OVAL), 1]
+        rings = around(seen, faces.rotation[row], posed.rotation[row], shift, heights)
+        return np.concatenate([seen, rings[0]]), np.concatenate([wanted, rings[1]])
+
+    def _draw_heads(self, pieces: list[HeadPiece]) -> Floats:
+        """Windows [B, h, w, 4] of all pieces, as large as the largest: colours weighted by alpha, and alpha."""
+        height, width = (-(-max(p.where.here.alpha.shape[axis] for p in pieces) // TILE) * TILE for axis in (0, 1))
+        rows = [piece.row for piece in pieces]
+        corners = [(p.where.here.x, p.where.here.y) for p in pieces]
+        return self._pictures(rows, corners, height, width)
+
+    def _pictures(self, rows: list[int], corners: list[tuple[int, int]], height: int, width: int) -> Floats:
+        rig = self.face.rig.whole(self.plan.target[rows], self.iris[rows])
+        vertices = np.stack([self.posed.to_pixels(v, row) for v, row in zip(rig, rows, strict=True)])
+        arrays = (vertices, self.posed.scale[rows], self.codes[rows])
+        at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(DEVICE) for a in arrays))
+        with torch.inference_mode():
+            picture = draw(
+                pose(self.drawn, self.tied, at), torch.tensor(corners, dtype=torch.float32, device=DEVICE), height, width
+            )
+        return np.asarray(torch.cat([picture.colours, picture.alpha[..., None]], -1).cpu().numpy(), np.float32)
+
+    def _compose(self, piece: HeadPiece, window: Floats) -> Patch:
+        where, here, row = piece.where, piece.where.here, piece.row
+        height, width = here.alpha.shape
+        frame = piece.picture.window(here.x, here.y, width, height).astype(np.float32)
+        followed = follow(here, frame)
+        target = self.posed.to_pixels(self.plan.target[row], row)[:, :2]
+        low, coarse, nearest = self._mouth(piece, target, followed)
+        alpha = window[:height, :width, 3:]
+        thin = np.maximum(1 - alpha / SURE, 0)
+        drawn = window[:height, :width, :3] * 255 / np.maximum(alpha, SURE) + thin * followed
+        rim = rim_of(here.alpha)
+        drawn = drawn + plane(rim.shift(followed[rim.at] - drawn[rim.at]), here.alpha.shape)
+        mixed, fine = (followed + low * (part - followed) for part in (coarse, nearest))
+        trust = np.maximum(where.trust[..., None], low)
+        base = drawn + (1 - self.config.face.share) * trust * (mixed - drawn)
+        apart = base - fine
+        textured = base + self.config.texture_gain * trust * (blur(apart) - apart)
+        if self.turn.looking:
+            for eye in self._eyes(row, followed, (here.x, here.y)):
+                lay_on(textured, eye, (here.x, here.y))
+        return settle(here, frame, textured.astype(np.float32))
+
+    def _eyes(self, row: int, picture: Floats, corner: tuple[int, int]) -> list[Eye]:
+        target = self.plan.target[row]
+        boxes = self.looker.boxes(row, target)
+        return self.looker.eyes(row, target, boxes, [box.read(picture, corner) for box in boxes])
+
+    def _with_eyes(self, picture: Picture, patch: Patch) -> Patch:
+        """The patch of the mouth and both eyes as one; between them nothing changes."""
+        row, (height, width) = int(self.plan.row[picture.index]), picture.size()
+        target = self.plan.target[row]
+        boxes = self.looker.boxes(row, target)
+        low = (max(0, min(box.x for box in boxes)), max(0, min(box.y for box in boxes)))
+        high = (min(width, max(b.x + b.width for b in boxes)), min(height, max(b.y + b.height for b in boxes)))
+        if min(high[0] - low[0], high[1] - low[1]) < 2:
+            return patch
+        frame = picture.window(*low, high[0] - low[0], high[1] - low[1]).astype(np.float32)
+        eyes = self.looker.eyes(row, target, boxes, [box.read(frame, low) for box in boxes])
+        return joined(patch, eyes, (height, width))
+
+    def _mouth(self, piece: HeadPiece, target: Floats, followed: Floats) -> tuple[Floats, Floats, Floats]:
+        """Where filmed mouths show [h, w, 1], their mean and the nearest of them, in the colours of the frame."""
+        here, bank = piece.where.here, self.head.bank
+        height, width = here.alpha.shape
+        raster = rasterize(bank.mesh.triangles, target, height, width, (here.x, here.y))
+        mask = soft_mask(bank, raster, target - np.array([here.x, here.y], np.float32)) * (here.alpha > 0)
+        rows, weights = self.plan.choice.rows[piece.row], self.plan.choice.weights[piece.row]
+        mean, nearest = blend(bank, raster, rows, weights)
+        rim = rim_of(mask)
+        shift = plane(rim.shift(followed[rim.at] - nearest[rim.at]), mask.shape)
+        return mask[..., None], mean + shift, nearest + shift
+
+
+def plane(shift: Floats, shape: tuple[int, ...]) -> Floats:
+    """The colours [h, w, 3] of a plane [3, 3] over x and y."""
+    x, y = across(shape)
+    return np.asarray(shift[0] + x[:, None] * shift[1] + (y[:, None] * shift[2])[:, None], np.float32)
+
+
+@lru_cache(maxsize=1)
+def face_stage_of(key: PlanKey, turn: Turn, config: GaussianConfig) -> FaceStage:
+    """The stage of a job."""
+    folder = key.avatar.path
+    return FaceStage(load_head(folder), load_face(folder), key.motion, key.track, turn, config)
+
+
+def render_face(
+    avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, turn: Turn, config: GaussianConfig
+) -> Iterator[Patch | None]:
+    """Patches of a span's frames with the head turned, or the eyes."""
+    yield from face_stage_of(PlanKey(avatar, motion, track, config.retrieval), turn, config).patches(pictures)
+
+
+def lay_on(picture: Floats, eye: Eye, corner: tuple[int, int]) -> None:
+    """Lay an eye on a picture whose first pixel lies at `corner`."""
+    part, (y, x) = clipped(eye, corner, picture.shape[:2])
+    picture[y, x] += eye.alpha[part][..., None] * (eye.rgb[part] - picture[y, x])
+
+
+def clipped(eye: Eye, corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part of an eye that lies in a picture of `shape` at `corner`, and where it lies there: rows and columns."""
+    parts, places = [], []
+    for start, side, limit in zip((eye.y - corner[1], eye.x - corner[0]), eye.alpha.shape, shape, strict=True):
+        first, last = max(0, start), max(0, min(limit, start + side))
+        parts.append(slice(first - start, max(first, last) - start))
+        places.append(slice(first, max(first, last)))
+    return (parts[0], parts[1]), (places[0], places[1])
+
+
+def joined(patch: Patch, eyes: list[Eye], size: tuple[int, int]) -> Patch:
+    """One patch of a mouth and eyes in a picture of `size`; where no eye shows, the mouth's patch is as it was."""
+    height, width = patch.alpha.shape
+    x0, y0 = (max(0, min(*edges)) // 2 * 2 for edges in ((patch.x, *(e.x for e in eyes)), (patch.y, *(e.y for e in eyes))))
+    x1 = min(size[1], max(patch.x + width, *(eye.x + eye.alpha.shape[1] for eye in eyes)))
+    y1 = min(size[0], max(patch.y + height, *(eye.y + eye.alpha.shape[0] for eye in eyes)))
+    rgb, alpha = np.zeros((y1 - y0, x1 - x0, 3), np.uint8), np.zeros((y1 - y0, x1 - x0), np.float32)
+    here = np.s_[patch.y - y0 : patch.y - y0 + height, patch.x - x0 : patch.x - x0 + width]
+    rgb[here], alpha[here] = patch.rgb, patch.alpha
+    for eye in eyes:
+        part, place = clipped(eye, (x0, y0), alpha.shape)
+        top, below = eye.alpha[part], alpha[place]
+        total = 1 - (1 - top) * (1 - below)
+        share = (top / np.maximum(total, 1e-6))[..., None]
+        over = np.rint(np.clip(share * eye.rgb[part] + (1 - share) * rgb[place], 0, 255)).astype(np.uint8)
+        rgb[place] = np.where((top > 0)[..., None], over, rgb[place])
+        alpha[place] = np.where(top > 0, total, below)
+    return Patch(x0, y0, rgb, alpha)
