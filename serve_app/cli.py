@@ -59,6 +59,10 @@ Look = Annotated[
     typer.Option("--gaze", help="Where the eyes look, X,Y in eye widths: right, down, within 0.3; gaussian_splatting."),
 ]
 Choices = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE, of what only this engine knows; may repeat.")]
+Manner = Annotated[
+    Path | None,
+    typer.Option(help="Whose way of moving the head is taken: a clip, or the folder that `lipsync fit` printed; vasa1."),
+]
 QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
 Voice = Annotated[
     str, typer.Option(help="Of the words: default, NAME of a voice in LIPSYNC_VOICES, or a Piper voice's file.onnx.")
@@ -139,6 +143,7 @@ def portrait(
     emotion: Emotion = "neutral",
     gaze: Gaze = "0,0",
     distance: Distance = 1.0,
+    manner: Manner = None,
     quality: QualityChoice = "high",
     expression: Expression = 1.0,
     voice: Voice = "default",
@@ -155,7 +160,16 @@ def portrait(
         source = SpeechSource(audio=audio, text=text, voice=read_voice(voice))
         look = read_gaze(gaze)
         request = PortraitRequest(
-            image, source, out, quality, expression=expression, engine=engine, emotion=emotion, gaze=look, distance=distance
+            image,
+            source,
+            out,
+            quality,
+            expression=expression,
+            engine=engine,
+            emotion=emotion,
+            gaze=look,
+            distance=distance,
+            manner=manner,
         )
         with Bars(quiet) as bars:
             say(str(run_portrait(request, bars)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deployments.contracts import Progress, Speech, no_progress
 from deployments.errors import MediaError, OptionError
+from serve_app.manner import check_manner, manner_folder
 from serve_app.request import Quality, SpeechSource, check_input, check_output
 from serve_app.speech import load_source
 
@@ -38,6 +39,7 @@ class PortraitRequest:
     emotion: str = "neutral"
     gaze: tuple[float, float] = (0.0, 0.0)
     distance: float = 1.0
+    manner: Path | None = None  # an avatar's folder, or a clip of its person, whose way of moving the head is taken
 
 
 def run_portrait(request: PortraitRequest, progress: Progress = no_progress) -> Path:
@@ -48,6 +50,8 @@ def run_portrait(request: PortraitRequest, progress: Progress = no_progress) -> 
     check_portrait(request)
     picture = read_picture(request.image)
     speech = load_source(request.speech, request.voice)
+    if request.manner is not None:
+        request = replace(request, manner=manner_folder(request.manner, progress))
     rate, frames = drawn(request, picture, speech, progress)
     sound = SoundPlan(speech.samples, speech.rate, (), keep_source=False)
     encode = EncodeOptions(request.quality)
@@ -62,10 +66,11 @@ def drawn(
     asked = controls_of(request)
     if request.engine == "vasa1":
         from deployments.engines.vasa1 import portrait as generated
+        from deployments.engines.vasa1.manner import Manner, load_manner
 
-        return generated.render_portrait(
-            picture, speech, generated.PortraitOptions(mouth=request.expression, controls=asked), progress
-        )
+        manner = Manner() if request.manner is None else load_manner(request.manner)
+        moved = generated.PortraitOptions(mouth=request.expression, controls=asked, manner=manner)
+        return generated.render_portrait(picture, speech, moved, progress)
     if request.engine == "emo":
         from deployments.engines.emo import portrait as diffused
         from deployments.engines.emo.hallo2.config import SampleConfig
@@ -87,7 +92,7 @@ def controls_of(request: PortraitRequest) -> Controls:
 
 
 def check_portrait(request: PortraitRequest) -> None:
-    """Refuse what cannot work before any work. Raises InputError, OptionError or OutputError."""
+    """Refuse what cannot work before any work. Raises InputError, OptionError, OutputError or WeightsError."""
     check_input(request.image, "picture")
     if (request.speech.audio is None) == (request.speech.text is None):
         raise OptionError("expected new speech: give either --audio FILE or --text WORDS")
@@ -97,6 +102,8 @@ def check_portrait(request: PortraitRequest) -> None:
     if request.engine not in PORTRAIT_ENGINES:
         raise OptionError(f"expected a portrait engine of {', '.join(PORTRAIT_ENGINES)}; got {request.engine!r}")
     controls_of(request)
+    if request.manner is not None:
+        check_manner(request.engine, request.manner)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

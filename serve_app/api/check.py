@@ -17,6 +17,7 @@ from serve_app.api.inputs import Checked
 from serve_app.api.schemas import MediaRef, VideoRequest
 from serve_app.api.services import ApiSettings, EngineState, Services
 from serve_app.jobs.records import Job
+from serve_app.manner import ENGINE, MANNER_FILE, NONE
 from serve_app.request import Quality, exact, segment
 
 DEFAULT_ENGINE = "video_rewrite"
@@ -30,9 +31,13 @@ def pick_source(request: VideoRequest) -> tuple[str, MediaRef]:
     """The one field that says who shall speak."""
     fields = {name: getattr(request, name) for name in ("video", "image", "avatar_id", "input_reference")}
     given = {name: value for name, value in fields.items() if value is not None}
+    if len(given) == 2 and given.keys() & {"image", "input_reference"}:
+        given.pop("avatar_id", None)  # a picture moves in the manner of an avatar
     if len(given) != 1:
         came = " and ".join(given) or "none"
-        raise ApiError(f"expected one of video, image and avatar_id, got {came}", param=next(iter(given), "video"))
+        raise ApiError(
+            f"expected one of video, image and avatar_id, or image with avatar_id, got {came}", param=next(iter(given), "video")
+        )
     return next(iter(given.items()))
 
 
@@ -77,6 +82,20 @@ def find_avatar(services: Services, avatar_id: str | None, owner: str) -> Job | 
             f"expected a fitted avatar, got one that is {job.status}; wait for it", 409, "avatar_not_ready", "avatar_id", 2
         )
     return job
+
+
+def find_manner(services: Services, engine: EngineState, avatar: Job | None) -> str | None:
+    """Key of the avatar in whose manner a picture shall move its head. Raises ApiError where there is none to take."""
+    if avatar is None:
+        return None
+    if engine.name != ENGINE:
+        raise ApiError(
+            f"expected no avatar_id with a picture and {engine.name}, got one; only {ENGINE} takes its manner", param="avatar_id"
+        )
+    key = f"avatars/{avatar.info['avatar']}"
+    if not services.media.exists(f"{key}/{MANNER_FILE}"):
+        raise ApiError(f"expected an avatar with a manner of its own, got {NONE}", code="no_manner", param="avatar_id")
+    return key
 
 
 def option_names(engine: EngineState, picture: bool) -> list[str]:

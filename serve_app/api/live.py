@@ -28,7 +28,7 @@ from deployments.engines.live import FPS, LiveTask, Piece, Started
 from deployments.engines.registry import ENGINES
 from deployments.errors import LipSyncError, OptionError
 from serve_app.api.auth import owner_by
-from serve_app.api.check import find_avatar, pick_engine, read_options
+from serve_app.api.check import find_avatar, find_manner, pick_engine, read_options
 from serve_app.api.errors import ApiError, answer, from_validation, unexpected
 from serve_app.api.inputs import Intake
 from serve_app.api.schemas import MEDIA, MediaInput
@@ -252,9 +252,10 @@ def prepare(services: Services, intake: Intake, start: LiveStart, owner: str) ->
         task = LiveTask(engine.name, "", start.rate, start.format, start.side, services.settings.stream_seconds, options)
     except OptionError as error:
         raise ApiError(str(error), code=error.code, param="rate" if "rate" in str(error) else "side") from None
+    manner = find_manner(services, engine, avatar)
     item = intake.check(start.image, "image", "image", face=True)
     intake.store([item])
-    return replace(task, image=item.key, avatar=f"avatars/{avatar.info['avatar']}" if avatar else "")
+    return replace(task, image=item.key, avatar=manner or "")
 
 
 def text_of(message: dict[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,10 @@ class VideoRequest(_In):
     model: str | None = Field(default=None, description="an engine of `GET /v1/models`; video_rewrite unless given")
     video: MediaInput | None = Field(default=None, description=f"the clip: {MEDIA}")
     image: MediaInput | None = Field(default=None, description="a still picture that shall speak, instead of a clip")
-    avatar_id: str | None = Field(default=None, description="a person fitted before, instead of a clip")
+    avatar_id: str | None = Field(
+        default=None,
+        description="a person fitted before, instead of a clip; with an image: whose way of moving the head it takes",
+    )
     template_id: str | None = Field(default=None, description="a filmed message with slots, instead of a clip and speech")
     variables: dict[str, VariableInput] = Field(
         default_factory=dict,

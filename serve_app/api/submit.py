@@ -16,6 +16,7 @@ from serve_app.api.check import (
     check_size,
     check_url,
     find_avatar,
+    find_manner,
     pick_engine,
     pick_source,
     read_options,
@@ -91,27 +92,32 @@ def submit_video(services: Services, form: Form, caller: Caller) -> Job:
     avatar = find_avatar(services, request.avatar_id, caller.owner)
     picture = source_name == "image" or (source_name == "input_reference" and is_picture(intake.locate(source, source_name)))
     engine = pick_engine(services, request.model, avatar, picture)
-    options = read_options(engine, request.options, avatar, picture)
+    manner = find_manner(services, engine, avatar) if picture else None
+    clip = avatar if source_name == "avatar_id" else None  # whose clip is taken
+    if avatar is not None and clip is None and not picture:
+        raise ApiError("expected either a clip or an avatar_id, got both; leave one of them out", param="avatar_id")
+    options = read_options(engine, request.options, clip, picture)
     parts = read_speech(request)
     check_url(request.callback_url, services.settings)
     if picture and (request.segments or request.sync_mode):
         raise OptionError("expected neither segments nor a sync mode with a picture, got one; leave it out")
     items = []
-    if avatar is None:
+    if clip is None:
         items.append(intake.check(source, "image" if picture else "video", source_name, face=True))
         check_size(request, items[0])
-    check_places(request, items[0].facts.seconds if avatar is None else avatar.info["seconds"])
+    check_places(request, items[0].facts.seconds if clip is None else clip.info["seconds"])
     speech, sounds = take_speech(intake, request, parts)
     intake.check_no_extra()
     job_spec = JobSpec(
         kind="portrait" if picture else "video",
         engine=engine.name,
-        source=avatar.spec.source if avatar else items[0].key,
+        source=clip.spec.source if clip else items[0].key,
         speech=speech,
         sync_mode=request.sync_mode or "silence",
         chunks=request.chunks,
         report=request.report,
         avatar_id=request.avatar_id,
+        manner=manner,
         **options,
     )
     return queue(services, intake, items + sounds, job_spec, request.metadata, request.callback_url, caller)

@@ -51,9 +51,10 @@ class JobSpec(BaseModel):
     emotion: str = "neutral"  # of a portrait, as gaze and distance; see `deployments.portrait.controls`
     gaze: tuple[float, float] = (0.0, 0.0)
     distance: float = 1.0
+    manner: str | None = None  # of a portrait: key of the avatar whose way of moving the head is taken
     options: dict[str, float] = Field(default_factory=dict)
     chunks: int | None = Field(default=None, ge=1, le=10_000)
     report: bool = True
-    avatar_id: str | None = None  # the avatar that `source` and `face` were taken from
+    avatar_id: str | None = None  # the avatar that `source` and `face` were taken from, or the manner
     template_id: str | None = None  # the template that they and the speech were taken from
     script: str | None = None  # of a template: YAML

@@ -123,6 +123,7 @@ class JobRun(Watch):
             emotion=spec.emotion,
             gaze=spec.gaze,
             distance=spec.distance,
+            manner=None if spec.manner is None else self._media.fetch_folder(spec.manner),
         )
         run_portrait(request, self.progress)
         self._media.put(out, result)

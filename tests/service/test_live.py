@@ -208,6 +208,66 @@ def test_a_head_moves_as_the_avatars_person_does(server: Any, asset: str) -> Non
     assert still[8:] != lively[8:] and still[:8] == lively[:8]
 
 
+def learned(server: Any, name: str, engine: str = "vasa1", turns: float = 0.0) -> str:
+    """Id of a fitted avatar; with `turns`, its person turns and nods so many times as far as everybody."""
+    from deployments.contracts import Avatar
+    from deployments.engines.vasa1.manner import FILE, Manner, save_manner
+    from serve_app.cache import Cache
+    from serve_app.jobs.spec import JobSpec
+
+    def fit(place: Path) -> Avatar:
+        (place / "weights").write_bytes(b"what was learned")
+        if turns:
+            save_manner(Manner(np.where(np.isin(np.arange(18), (8, 9)), turns, 1).astype(np.float32)), place / FILE)
+        return Avatar(engine, place, "d")
+
+    Cache(server.media.root).avatar(name, fit)
+    server.jobs.create(JobSpec(kind="avatar", engine=engine, source="inputs/aa/clip.mp4", report=False), "anonymous")
+    job = server.jobs.claim("worker", 60)
+    server.jobs.succeed(job.id, job.fence, None, None, {"avatar": name, "seconds": 3.0}, 60)
+    return str(job.id)
+
+
+def test_a_portrait_job_moves_as_the_avatars_person_does(server: Any, asset: str) -> None:
+    lively = learned(server, "turning", turns=5)
+    asked = {"image": asset, "model": "vasa1", "text": "Hello."}
+    with server.client() as client:
+        ids = [client.post("/v1/videos", json={**asked, **more}).json()["id"] for more in ({}, {"avatar_id": lively})]
+        spec = server.jobs.get(ids[1]).spec
+        assert (spec.kind, spec.engine, spec.manner, spec.avatar_id) == ("portrait", "vasa1", "avatars/turning", lively)
+        with server.worker():
+            films = [kit.wait_for(client, f"/v1/videos/{id_}", 120) for id_ in ids]
+        assert [film["status"] for film in films] == ["completed"] * 2, films
+        first, last = [], []
+        for id_ in ids:
+            with av.open(io.BytesIO(client.get(f"/v1/videos/{id_}/content").content)) as film:
+                frames = [frame.to_ndarray(format="gray").astype(int) for frame in film.decode(video=0)]
+            first.append(frames[0])
+            last.append(frames[-1])
+    apart = [float(np.abs(two[0] - two[1]).mean()) for two in (first, last)]
+    assert max(apart) > 1.0, "the head is elsewhere"
+
+
+def test_an_avatar_without_a_manner_is_refused_for_pictures(server: Any, asset: str) -> None:
+    shared, other = learned(server, "shared"), learned(server, "other", "video_rewrite", turns=3)
+    own = learned(server, "own", turns=3)
+    asked = {"image": asset, "model": "vasa1", "text": "Hello."}
+    wrong: list[tuple[dict[str, Any], str, str]] = [
+        ({"avatar_id": shared}, "no_manner", "leave the manner out"),
+        ({"avatar_id": other}, "wrong_avatar", "an avatar of vasa1"),
+        ({"avatar_id": own, "model": "portrait"}, "wrong_avatar", "an avatar of portrait"),
+        ({"avatar_id": "job_0"}, "not_found", "job_0"),
+        ({"avatar_id": own, "video": asset}, "invalid_request", "image with avatar_id"),
+    ]
+    with server.client() as client:
+        for more, code, words in wrong:
+            answer = client.post("/v1/videos", json={**asked, **more})
+            assert words in kit.refusal(answer, 404 if code == "not_found" else 400, code), more
+    with calling(server) as socket:
+        start(socket, asset, avatar_id=shared)
+        assert heard(socket)[1][-1]["error"]["code"] == "no_manner"
+
+
 @pytest.mark.parametrize(
     ("change", "param", "code"),
     [

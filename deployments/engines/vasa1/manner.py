@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from deployments.engines.vasa1.config import FaceConfig, MannerConfig
 from deployments.engines.vasa1.latents import BROW, LATENT, LIPS, RATE
+from deployments.errors import WeightsError
 
 if TYPE_CHECKING:
     from deployments.contracts import Clip, Track
@@ -210,4 +211,7 @@ def load_manner(folder: Path) -> Manner:
     if not (folder / FILE).is_file():
         return Manner()
     found = load_tensors(folder / FILE, "scale")
-    return Manner(found["scale"], found.get("change"))
+    scale, change = found["scale"], found.get("change")
+    if scale.shape != (LATENT,) or (change is not None and change.shape[0] != LATENT):
+        raise WeightsError(f"expected a manner of {LATENT} latents in {folder / FILE}, got others; fit the avatar again")
+    return Manner(scale, change)
