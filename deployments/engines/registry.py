@@ -45,6 +45,7 @@ ENGINES: dict[str, Entry] = {
         "deployments.engines.emo.engine",
         "Emo",
         "after EMO, compact: latent diffusion of the mouth that hears the speech, fitted to this person within minutes",
+        pictures=True,
     ),
     "portrait": Entry(
         "deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`", takes="image"

@@ -16,7 +16,8 @@ from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.config import RetrievalConfig
 from deployments.retrieval.select import Choice, select
-from deployments.retrieval.warp import Place, place
+from deployments.retrieval.sounds import EXTRA, load_sounds, sounds_of
+from deployments.retrieval.warp import Place, place, unseen, veiled
 
 AWAY = 3  # frames without a face after which it may have come back otherwise
 
@@ -27,7 +28,8 @@ class PlanKey:
     def __init__(self, avatar: Avatar, motion: Motion, track: Track, config: RetrievalConfig) -> None:
         self.avatar, self.motion, self.track, self.config = avatar, motion, track, config
         content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
-        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable, track.light):
+        heard = motion.extra.get(EXTRA) if config.sound_weight else None
+        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable, track.light, heard):
             content.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         self._digest = content.digest()
 
@@ -41,13 +43,17 @@ class PlanKey:
 @lru_cache(maxsize=1)
 def plan_of(key: PlanKey) -> Plan:
     """The plan of a job; a worker keeps the last one, since it renders many chunks of the same job."""
-    return Plan(load_bank(key.avatar.path), key.motion, key.track, key.config)
+    bank = load_bank(key.avatar.path)
+    sounds = load_sounds(key.avatar.path, len(bank.frames)) if key.config.sound_weight else None
+    return Plan(bank, key.motion, key.track, key.config, sounds)
 
 
 class Plan:
     """All that is decided before the first pixel: targets and pictures of every frame of the job."""
 
-    def __init__(self, bank: Bank, motion: Motion, track: Track, config: RetrievalConfig) -> None:
+    def __init__(
+        self, bank: Bank, motion: Motion, track: Track, config: RetrievalConfig, sounds: NDArray[np.float32] | None = None
+    ) -> None:
         self.bank = bank
         self.row = np.full(len(track.usable), -1)
         active = track.usable & (motion.weight > 0)
@@ -64,8 +70,8 @@ class Plan:
         self.own = bank.mesh.vertices(self.faces.points)
         apart = (np.diff(track.shot[kept]) != 0) | (np.diff(kept) > AWAY)
         self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted, (np.flatnonzero(apart) + 1).tolist())
-        light = None if track.light is None else track.light[kept]
-        self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config, light)
+        light, heard = None if track.light is None else track.light[kept], sounds_of(motion, kept, sounds)
+        self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config, light, heard)
         self.skin = skin_of(bank.mesh)
 
     def pixels(self, row: int) -> NDArray[np.float32]:
@@ -78,5 +84,9 @@ class Plan:
         if row < 0:
             return None
         filmed = self.faces.to_pixels(self.own[row], row)[:, :2]
-        here = place(self.bank, self.pixels(row), filmed, picture.size(), self.skin)
-        return None if here is None else (row, here)
+        target = self.pixels(row)
+        here = place(self.bank, target, filmed, picture.size(), self.skin)
+        if here is None:
+            return None
+        hidden = unseen(self.bank, target, self.choice.rows[row], self.choice.weights[row], self.skin)
+        return row, veiled(here, hidden, target) if hidden.any() else here

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.config import RetrievalConfig
+from deployments.retrieval.sounds import Sounds
 
 BLOCK = 512  # frames whose distances to the whole bank are held at once
 STEADY = 0.15  # natural logarithm: skin that changes by less is in the same light
@@ -29,22 +30,27 @@ def select(
     angles: NDArray[np.float32],
     config: RetrievalConfig,
     light: NDArray[np.float32] | None = None,
+    sounds: Sounds | None = None,
 ) -> Choice:
-    """Choose for wanted coefficients [T, K] under head angles [T, 3] in the light [T, 3] of the frames (None: any).
+    """Choose for wanted coefficients [T, K] under head angles [T, 3] in the light [T, 3] of the frames, and for sounds
+    (None: any).
 
     A Viterbi path over the nearest candidates trades the distance of the shape against a jump of the mouth's look
     (teeth, tongue), so neighbouring frames take neighbouring pictures. It runs over the whole job: chunks agree.
     """
     parts = [slice(start, start + BLOCK) for start in range(0, len(wanted), BLOCK)]
-    far = ((distances(bank, wanted[part], angles[part], config), part) for part in parts)
+    far = ((distances(bank, wanted[part], angles[part], config) + apart(sounds, part, config), part) for part in parts)
     found = [nearest(gap if light is None else gap + gloom(bank, light[part], config), config) for gap, part in far]
     near, cost = (np.concatenate(columns) for columns in zip(*found, strict=True))
     return choose(bank, near, cost, config)
 
 
-def select_without_self(bank: Bank, radius: int, hidden: NDArray[np.bool_], config: RetrievalConfig) -> Choice:
+def select_without_self(
+    bank: Bank, radius: int, hidden: NDArray[np.bool_], config: RetrievalConfig, sounds: Sounds | None = None
+) -> Choice:
     """Choose for every row's own mouth, none within `radius` frames of it and none that is `hidden` [F]: to learn from."""
     distance = distances(bank, bank.coefficients, bank.angles, config) + gloom(bank, bank.light, config)
+    distance = distance + apart(sounds, slice(None), config)
     distance[np.abs(bank.frames[:, None] - bank.frames[None]) <= radius] = FAR
     distance[:, hidden] = FAR
     return choose(bank, *nearest(distance, config), config)
@@ -87,6 +93,13 @@ def gloom(bank: Bank, light: NDArray[np.float32], config: RetrievalConfig) -> ND
         return np.float32(0)
     apart = np.max([np.abs(here[:, None, c] - there[None, :, c]) for c in range(3)], axis=0)
     return np.asarray(config.light_weight * np.maximum(apart - STEADY, 0), np.float32)
+
+
+def apart(sounds: Sounds | None, part: slice, config: RetrievalConfig) -> NDArray[np.float32] | np.float32:
+    """What sounds that differ add to the retrieval distance of wanted frames `part` [t, F]; 0 where nothing is heard."""
+    if sounds is None or config.sound_weight == 0:
+        return np.float32(0)
+    return np.float32(config.sound_weight) * sounds.distances(part)
 
 
 def viterbi(bank: Bank, near: NDArray[np.int64], cost: NDArray[np.float32], config: RetrievalConfig) -> NDArray[np.int64]:

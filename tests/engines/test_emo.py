@@ -40,6 +40,7 @@ from deployments.records import load_motion, save_motion
 from deployments.retrieval.bank import load_bank
 
 TINY = EmoConfig(
+    sound_weight=0.0,  # a clip of a few frames, over and over: every mouth is there with every sound
     window=WindowConfig(pixels=1600, colour_density=24, light=0.6),
     latent=LatentConfig(channels=4, widths=(16, 24)),
     denoiser=DenoiserConfig(widths=(24, 32), heard=4, references=2, window=6, before=2, overlap=2),
@@ -192,6 +193,21 @@ def test_the_sound_decides_where_the_lips_do_not(fitted: Fitted) -> None:
             window.width / window.density * np.hypot(*(fitted.track.landmarks[0, 33, :2] - fitted.track.landmarks[0, 263, :2]))
         )
         assert np.ptp(np.flatnonzero(changed.any(0))) <= reach + 4, "nothing but the mouth window changes"
+
+
+def test_of_the_filmed_mouths_the_sound_takes_those_that_sounded_alike(fitted: Fitted, tmp_path: Path) -> None:
+    """No networks here: the same lips with another sound show other mouths of the person, and none without a say of the sound."""
+    engine = Emo(replace(TINY, sound_weight=0.02, fit=replace(TINY.fit, smallest=FRAMES + 1)))
+    avatar = engine.fit(fitted.clip, fitted.track, tmp_path)
+    assert load_learned(tmp_path).share == 0
+    one, span = Fitted(engine, avatar, fitted.clip, fitted.track), Span(0, FRAMES)
+    own, other = own_motion(one), own_motion(one, 1 - kinds())
+    vowel = kinds() == 1
+    difference = blueness(one, patches(one, own, span), span) - blueness(one, patches(one, other, span), span)
+    assert difference[vowel].mean() > 3 and difference[~vowel].mean() < -3
+    deaf = [replace(motion, extra={**motion.extra, "wishes": Wishes(2, -1.0, 0).array()}) for motion in (own, other)]
+    for mine, yours in zip(*(patches(one, motion, span) for motion in deaf), strict=True):
+        np.testing.assert_array_equal(mine.rgb, yours.rgb)
 
 
 def test_chunks_agree(fitted: Fitted) -> None:

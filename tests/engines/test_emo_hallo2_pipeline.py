@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import wave
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,12 @@ from deployments.engines.emo.hallo2.speech import SpeechNet, hear
 from deployments.engines.emo.hallo2.vae import Vae
 from deployments.engines.emo.hallo2.weights import NET, SPEECH, VAE, Parts, load_parts
 from deployments.engines.emo.portrait import PortraitOptions, posed, render_portrait, rim_share
+from deployments.engines.registry import ENGINES
 from deployments.errors import OptionError, WeightsError
 from deployments.face.track import track_image
 from deployments.portrait.controls import Controls
+from serve_app.portrait import PortraitRequest, run_portrait
+from serve_app.request import SpeechSource
 
 TINY = ProfileConfig(
     Hallo2Config(
@@ -238,6 +243,20 @@ def test_a_portrait_without_the_profiles_files_says_which_ones_it_wants(tmp_path
     photo = np.ascontiguousarray(data.astronaut()[:320, 60:380])
     with pytest.raises(WeightsError, match=r"net.safetensors .* vae.safetensors .* speech.safetensors"):
         render_portrait(photo, Speech(np.ones(1600, np.float32), 16000), folder=tmp_path)
+
+
+def test_a_portrait_by_name_is_refused_in_words_where_its_files_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    assert ENGINES["emo"].pictures, "an API takes a picture for it, too"
+    photo, sound, out = tmp_path / "photo.png", tmp_path / "sound.wav", tmp_path / "out.mp4"
+    cv2.imwrite(str(photo), np.ascontiguousarray(data.astronaut()[:320, 60:380, ::-1]))
+    with wave.open(str(sound), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((9000 * np.sin(np.arange(8000) / 9)).astype("<i2").tobytes())
+    request = PortraitRequest(photo, SpeechSource(audio=sound), out, engine="emo")
+    with pytest.raises(WeightsError, match=r"net.safetensors .* vae.safetensors .* speech.safetensors") as caught:
+        run_portrait(request)
+    assert caught.value.http_status == 503 and not out.exists()
 
 
 def test_the_benchmark_times_only_on_a_gpu(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

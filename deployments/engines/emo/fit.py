@@ -8,14 +8,15 @@ from typing import Any
 
 from deployments.contracts import Clip, Progress, Track
 from deployments.engines.emo.config import EmoConfig
-from deployments.engines.emo.hearing import fit_ear, own_features, save_ear
+from deployments.engines.emo.hearing import Heard, fit_ear, raw_features, save_ear
 from deployments.engines.emo.scene import Scene, mouth_window
 from deployments.motion.dubbing import track_coefficients
 from deployments.records import write_atomic, write_json
 from deployments.retrieval.bank import META as BANK_META
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.fill import fill_bank
-from deployments.retrieval.window import Bytes, Floats, Window, small_pictures
+from deployments.retrieval.sounds import heard_times, save_sounds, sounds_at
+from deployments.retrieval.window import Bytes, Window, small_pictures
 from deployments.weights import load_facts, map_bytes
 
 META, SMALL = "avatar.json", "small.u8"
@@ -36,29 +37,31 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: EmoConfig, progress:
         "engine": "emo", "clip": clip.digest, "frames": len(bank.frames), "window": asdict(window),
         "small": list(small.shape), "hears": False, "share": 0.0,
     }  # fmt: skip
+    heard = _listen(clip, track, bank, out, config)
     if len(bank.frames) >= config.fit.smallest:
-        facts |= _learn(clip, track, Scene(bank, small, window), out, config, progress)
+        facts |= _learn(heard, track, Scene(bank, small, window), out, config, progress)
     write_json(out / META, facts)
 
 
-def _learn(clip: Clip, track: Track, scene: Scene, out: Path, config: EmoConfig, progress: Progress) -> dict[str, Any]:
+def _learn(heard: Heard | None, track: Track, scene: Scene, out: Path, config: EmoConfig, progress: Progress) -> dict[str, Any]:
     from deployments.engines.emo.learn import learn  # these bring torch
     from deployments.engines.emo.lessons import Lessons
 
-    heard = _ear(clip, track, scene.bank, out, config)
     outcome = learn(Lessons(scene, track, heard, config), out, config, progress)
     return {"hears": heard is not None, "share": outcome.share, **outcome.facts}
 
 
-def _ear(clip: Clip, track: Track, bank: Bank, out: Path, config: EmoConfig) -> Floats | None:
-    """What the bank's frames say [F, D]."""
-    features = own_features(clip, track, track_coefficients(track, bank.stable))
-    if features is None:
+def _listen(clip: Clip, track: Track, bank: Bank, out: Path, config: EmoConfig) -> Heard | None:
+    """What the bank's frames say; None for a template without sound."""
+    found = heard_times(clip, track, track_coefficients(track, bank.stable))
+    if found is None:
         return None
-    own = features[bank.frames]
-    ear = fit_ear(own, config.denoiser.heard)
+    sound, times = found
+    features, sounds = raw_features(sound, times[bank.frames]), sounds_at(sound, times[bank.frames])
+    ear = fit_ear(features, config.denoiser.heard)
     save_ear(ear, out)
-    return ear.told(own)
+    save_sounds(sounds, out)
+    return Heard(ear.told(features), sounds)
 
 
 @dataclass(frozen=True)

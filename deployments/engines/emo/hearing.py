@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Clip, Speech, Track
+from deployments.contracts import Speech
 
 Floats = NDArray[np.float32]
 
@@ -16,7 +16,6 @@ EAR = "ear.safetensors"
 STEP = 0.01  # seconds before and after a frame's time at which the net is read: its steps are 20 ms
 EVEN = 0.05  # share of the loudest part that steadies the faint ones
 LIMIT = 4.0  # spreads: a sound unlike the template's stays a sound
-FEWEST = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,14 @@ class Ear:
     def told(self, features: Floats) -> Floats:
         """What the denoiser is told [T, D] of raw features [T, 424]."""
         return np.asarray(np.clip((features - self.mean) @ self.basis, -LIMIT, LIMIT), np.float32)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What F remembered frames say."""
+
+    told: Floats  # [F, D] to the denoiser
+    sounds: Floats  # [F, S] to the search for alike mouths
 
 
 def raw_features(samples: Floats, times: NDArray[np.float64]) -> Floats:
@@ -50,21 +57,6 @@ def fit_ear(features: Floats, size: int) -> Ear:
     basis = np.zeros((features.shape[1], size), np.float32)
     basis[:, : len(vectors)] = (vectors / np.sqrt(values + EVEN * values[0] + 1e-9)[:, None]).T
     return Ear(mean.astype(np.float32), basis)
-
-
-def own_features(clip: Clip, track: Track, coefficients: Floats) -> Floats | None:
-    """What the template says at each of its frames [T, 424]; None without sound. `coefficients` [T, 8] of the track.
-
-    Sound that was recorded early or late is moved to its lips.
-    """
-    from deployments.motion.dubbing import template_sound
-    from deployments.motion.template import measure_template
-
-    sound = template_sound(clip)
-    if sound is None or len(sound) < FEWEST * 16000 or np.abs(sound).max() < 1e-4:
-        return None
-    offset = measure_template(coefficients, track.usable, clip.times(), sound).offset.seconds
-    return raw_features(sound, clip.times() - offset)
 
 
 def hear(speech: Speech, times: NDArray[np.float64], ear: Ear) -> Floats:

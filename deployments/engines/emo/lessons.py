@@ -13,10 +13,12 @@ from deployments.contracts import Track
 from deployments.engines.emo.autoencoder import Autoencoder
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.flow import Rows, Take
+from deployments.engines.emo.hearing import Heard
 from deployments.engines.emo.scene import Scene, detail, face_window, rim, runs_of, shown, told_of
 from deployments.face.composite import match_rim
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.select import Choice, select_without_self
+from deployments.retrieval.sounds import Sounds
 from deployments.retrieval.warp import soft_mask
 from deployments.retrieval.window import Floats, Window, frame_view, scale_of, shrunk, to_window
 from kernels.mesh_warp import rasterize
@@ -39,8 +41,8 @@ class Pictures:
 class Lessons:
     """Lessons of one bank. `rows` are the bank's rows that are looked at; `train` and `judged` index them."""
 
-    def __init__(self, scene: Scene, track: Track, heard: Floats | None, config: EmoConfig) -> None:
-        bank = scene.bank
+    def __init__(self, scene: Scene, track: Track, heard: Heard | None, config: EmoConfig) -> None:
+        bank, sounds = scene.bank, None if heard is None else Sounds(heard.sounds, heard.sounds)
         self.scene, self.config = scene, config
         count = len(bank.frames)
         last = count - max(config.denoiser.window, int(count * config.fit.held_out))
@@ -49,13 +51,13 @@ class Lessons:
         self.rows = np.concatenate([learned, unseen])
         self.train, self.judged = np.arange(len(learned)), len(learned) + np.arange(len(unseen))
         hidden = np.arange(count) >= last
-        self.choices = [select_without_self(bank, radius, hidden, config) for radius in config.fit.exclude]
+        self.choices = [select_without_self(bank, radius, hidden, config, sounds) for radius in config.fit.exclude]
         self.pictures = self._draw()
         frames = bank.frames[self.rows].astype(np.int64)
         self.run = runs_of(frames, track)
         self.run[self.judged] += self.run.max() + 1
         self.told = told_of(bank, bank.coefficients[self.rows], bank.angles[self.rows], frames)
-        self.heard = heard[self.rows] if heard is not None else None
+        self.heard = None if heard is None else heard.told[self.rows]
         self.anchors = anchors_of(bank, self.rows[self.train], config.denoiser.references)
         away = np.abs(frames[:, None] - bank.frames[self.anchors][None]) > max(config.fit.exclude)
         self.apart = away | ~away.any(1, keepdims=True)

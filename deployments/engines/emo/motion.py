@@ -14,6 +14,7 @@ from deployments.engines.emo.hearing import hear, load_ear
 from deployments.errors import OptionError
 from deployments.motion.dubbing import template_sound, track_coefficients
 from deployments.retrieval.bank import load_bank
+from deployments.retrieval.sounds import new_sounds
 
 Floats = NDArray[np.float32]
 
@@ -38,7 +39,7 @@ def animate(speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: d
     """Motion for all frames of the clip. Raises OptionError, SpeechError."""
     wishes, expression, all_sung = wishes_of(options), float(options.get("expression", 1.0)), singing_of(options)
     motion = mouth_motion(speech, clip, track, load_bank(avatar.path).stable, expression, all_sung)
-    extra = {WISHES: wishes.array()}
+    extra = {WISHES: wishes.array(), **new_sounds(speech, clip.times())}
     ear = load_ear(avatar.path)
     if ear is not None:
         extra[HEARD] = hear(speech, clip.times(), ear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 from deployments.contracts import Avatar, Motion, Patch, Picture, Track
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.fit import load_learned
+from deployments.engines.emo.motion import told_wishes
 from deployments.face.composite import two_band
 from deployments.retrieval.plan import Plan, PlanKey, plan_of
 from deployments.retrieval.settle import settle
@@ -55,7 +57,9 @@ class StudioKey:
 
 def studio_of(avatar: Avatar, motion: Motion, track: Track, config: EmoConfig) -> Studio:
     """The studio of a job; a worker keeps the last one, since it renders many chunks of the same job."""
-    return _studio(StudioKey(PlanKey(avatar, motion, track, config)), config)
+    # what the sound says more or less in the picture, it says in the choice of mouths, too
+    heard = replace(config, sound_weight=max(0.0, config.sound_weight * (1 + told_wishes(motion).guidance)))
+    return _studio(StudioKey(PlanKey(avatar, motion, track, heard)), config)
 
 
 @lru_cache(maxsize=1)
