@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import tee
@@ -55,6 +55,7 @@ class ReportTask:
     track: Path
     facts: dict[str, Any]
     folder: Path
+    run: Callable[..., Iterable[Any]] = map  # pieces of the tracking side by side, where there are hands for it
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def write_quality_report(task: ReportTask, progress: Progress) -> Path:
     from deployments.quality.evaluate import evaluate
     from deployments.quality.report import write_report
 
-    found = evaluate(task.out, task.clip, task.facts, progress, load_track(task.track))
+    found = evaluate(task.out, task.clip, task.facts, progress, load_track(task.track), task.run)
     return write_report(found, task.folder)
 
 

@@ -40,7 +40,7 @@ from deployments.worker import (
     write_quality_report,
 )
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
-from serve_app.executor import Executor
+from serve_app.executor import Executor, LocalExecutor
 from serve_app.filmed import keep_filmed
 from serve_app.overflow import give_room
 from serve_app.planner import Plan, check_clip, cut_at, make_plan, presence
@@ -140,7 +140,10 @@ def run_sync(
     watch.joined(job)
     if request.report is not None:
         with job.stage("report"):
-            job.page = executor.call(write_quality_report, report_task(request, job, tracked, plan), progress)
+            task = report_task(request, job, tracked, plan)
+            if isinstance(executor, LocalExecutor):
+                task = replace(task, run=executor.map)
+            job.page = executor.call(write_quality_report, task, progress)
     return job
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -18,6 +18,7 @@ from deployments.quality.compare import PicturePass
 from deployments.quality.mouth import aperture_statistics, track_measures
 from deployments.quality.regions import EYES, LIPS
 from deployments.quality.sync import LAGS, SyncModel, SyncScore, score, sound_bands
+from deployments.records import pick_rows
 
 VERSION = 1
 VIEWS = 10
@@ -25,6 +26,7 @@ NO_LSE = "needs the published SyncNet weights, which this project does not carry
 NO_SYNC = "no sound, or fewer than 25 frames with a face and sound"
 
 Aligned = NDArray[np.float64]
+Map = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def evaluate(
     job: dict[str, Any] | None = None,
     progress: Progress = no_progress,
     reference_track: Track | None = None,
+    run: Map = map,
 ) -> dict[str, Any]:
     """Quality report of a result as a dictionary that JSON can hold (NaN becomes None).
 
@@ -52,16 +55,19 @@ def evaluate(
     reference : the clip that it was made from. Paired metrics need the same size and number of frames.
     job : what the maker knows, all optional: `borders` (first frame of every chunk but the first), `order` (frame of the
         reference behind each frame of the result, for looped or remapped clips), `info` (facts to print: name -> value).
-    reference_track : track of the reference where it is at hand; saves tracking it again.
+    reference_track : track of the reference where it is at hand; saves tracking it again, and says whose face it is.
+    run : like the built-in `map`; tracks pieces of the result side by side.
 
     Raises MediaError for files that are not videos. A result without any face is reported, not refused.
     """
     job = job or {}
-    result = _side(out, None, None, progress, "quality: result")
+    order = job.get("order")
+    who = _face_of(reference_track, order)
+    result = _side(out, None, None, progress, "quality: result", who, run)
     source = None
     notes: list[str] = []
     if reference is not None:
-        source = _side(reference, job.get("order"), reference_track, progress, "quality: source")
+        source = _side(reference, order, reference_track, progress, "quality: source", run=run)
         reason = _unpaired(result, source)
         if reason:
             notes.append(reason)
@@ -69,7 +75,7 @@ def evaluate(
     borders = sorted({int(b) for b in job.get("borders", ()) if 0 < int(b) < result.clip.frames})
     regions = source.track if paired and source is not None and source.track.usable.any() else result.track
     pictures = PicturePass(regions.landmarks, regions.usable, _shown(regions, result.measures, borders))
-    _look(pictures, result, source if paired else None, job.get("order"), progress)
+    _look(pictures, result, source if paired else None, order, progress)
     columns = pictures.columns
     report = {
         "version": VERSION,
@@ -90,21 +96,42 @@ def evaluate(
     return plain
 
 
-def _side(path: Path, order: Sequence[int] | None, track: Track | None, progress: Progress, stage: str) -> Side:
+def _face_of(track: Track | None, order: Sequence[int] | None) -> str:
+    """Where the face that was changed is first seen, for the tracker; another may be larger."""
+    if track is None:
+        return "largest"
+    shown = np.arange(len(track.usable)) if order is None else np.asarray(order, np.int64)
+    rows = shown[track.usable[shown]]
+    if not len(rows):
+        return "largest"
+    points = track.landmarks[rows[0], :, :2]
+    low, size = points.min(0), np.ptp(points, axis=0)
+    return ",".join(f"{value:.1f}" for value in (*low, *size))
+
+
+def _side(
+    path: Path,
+    order: Sequence[int] | None,
+    track: Track | None,
+    progress: Progress,
+    stage: str,
+    face: str = "largest",
+    run: Map = map,
+) -> Side:
     from deployments.face.track import track_clip
     from deployments.media.probe import probe
 
     clip = probe(path)
     if track is None:
         try:
-            track = track_clip(clip, progress=lambda _, done, total: progress(stage, done, total))
+            track = track_clip(clip, face, run=run, progress=lambda _, done, total: progress(stage, done, total))
         except NoFaceError:
             track = _empty_track(clip.frames)
     measures = track_measures(track)
     sync = _heard(clip, measures)
     if order is not None:
         rows = np.asarray(order, np.int64)
-        track = Track(track.landmarks[rows], track.score[rows], track.usable[rows], track.shot[rows])
+        track = pick_rows(track, rows)
         measures = measures[rows]
     return Side(clip, track, measures, sync)
 

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage import data
 
 from deployments.contracts import Span
 from deployments.errors import MediaError
+from deployments.face.track import track_clip
 from deployments.media.decode import decode
 from deployments.media.encode import EncodeOptions, encode_new
 from deployments.media.probe import probe
@@ -55,6 +57,18 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_text("no video")
     with pytest.raises(MediaError):
         evaluate(tmp_path / "x.mp4")
+
+
+def test_the_face_that_was_changed_is_measured_not_the_largest(tmp_path: Path) -> None:
+    wall = np.full((280, 400, 3), 110, np.uint8)
+    for x, scale in ((10, 0.3), (190, 0.4)):
+        small = cv2.resize(data.astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        wall[20 : 20 + len(small), x : x + small.shape[1]] = small
+    path = write(tmp_path / "two.mkv", (wall for _ in range(4)), 400, 280)
+    left = track_clip(probe(path), "0")
+    report = evaluate(path, path, reference_track=left)
+    assert left.landmarks[0, :, 0].mean() < 190
+    assert report["landmarks"]["lmd_percent"] < 3
 
 
 @pytest.mark.clips
