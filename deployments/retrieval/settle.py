@@ -24,14 +24,16 @@ WIDER = np.ones((5, 5), np.uint8)
 Floats = NDArray[np.float32]
 
 
-def settle(here: Place, frame: NDArray[Any], mouth: Floats, correction: Floats | None = None) -> Patch:
+def settle(
+    here: Place, frame: NDArray[Any], mouth: Floats, correction: Floats | None = None, followed: Floats | None = None
+) -> Patch:
     """The patch of a new picture `mouth` [h, w, 3] in the window `frame` [h, w, 3] of a place, its colours matched at the rim.
 
     Around the shown part the frame's own pixels go with the mesh, so that cheek, jaw and neck meet the new picture.
-    `correction` is added after the colours are matched.
+    `correction` is added after the colours are matched; `followed` is given where it is known already.
     """
     frame = frame.astype(np.float32, copy=False)  # cubic reading of floats is four times as fast as of bytes
-    followed = follow(here, frame)
+    followed = follow(here, frame) if followed is None else followed
     moved = smoothstep((longest(here.way) - STILL) / (MOVED - STILL))
     alpha = here.alpha * belonging(here, followed, mouth)
     rim = rim_of(alpha)

@@ -15,6 +15,7 @@ from deployments.engines.gaussian_splatting.network import DEVICE, Pose, Posed, 
 from deployments.engines.gaussian_splatting.rig import EYES, IRIS_REACH
 from deployments.face.composite import blur
 from deployments.face.pose import CanonicalFaces
+from deployments.retrieval.warp import Place
 
 TILE = 16  # windows are whole tiles of the raster
 RIM = 0.006  # eye distances: how softly the lids cut
@@ -43,6 +44,11 @@ class Box:
     y: int
     width: int
     height: int
+
+    def inside(self, here: Place) -> tuple[slice, slice]:
+        """Its rows and columns in the window of a place."""
+        x, y = self.x - here.x, self.y - here.y
+        return slice(y, y + self.height), slice(x, x + self.width)
 
     def read(self, picture: Floats, corner: tuple[int, int]) -> Floats:
         """The part of a picture whose first pixel lies at `corner`; beyond its border the border goes on."""

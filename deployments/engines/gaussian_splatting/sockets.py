@@ -114,8 +114,11 @@ def filled(painted: Gaussians, binding: Binding, rig: FaceRig, lost: Tensor) -> 
         if layer % 2:  # an iris is round: what counts is the distance from its middle
             rings = np.linalg.norm(flat, axis=-1)
             apart = np.abs(rings[missing, None] - rings[None, known]) + 0.1 * apart
-        near = known[np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]]
-        colour[missing] = colour[near].median(1).values
+        near = colour[known[np.argsort(apart, axis=1, kind="stable")[:, :NEIGHBOURS]]]
+        if layer % 2 == 0:  # lashes and the iris' rim are not white
+            light = near.sum(-1).argsort(1, descending=True)[:, : max(1, near.shape[1] // 2), None]
+            near = near.gather(1, light.expand(-1, -1, 3))
+        colour[missing] = near.median(1).values
     return replace(painted, colour=colour)
 
 

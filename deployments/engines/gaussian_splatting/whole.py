@@ -16,18 +16,20 @@ from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.face import Face, load_face
 from deployments.engines.gaussian_splatting.face_shots import irises
 from deployments.engines.gaussian_splatting.filmed import IRISES
-from deployments.engines.gaussian_splatting.look import Eye, Looker
+from deployments.engines.gaussian_splatting.look import Box, Eye, Looker
 from deployments.engines.gaussian_splatting.network import DEVICE, Pose, draw, pose
 from deployments.engines.gaussian_splatting.options import Turn, eased
 from deployments.engines.gaussian_splatting.render import SURE, TILE, Stage
 from deployments.engines.gaussian_splatting.turn import HeadPlace, around, head_mesh, head_place, turned
+from deployments.errors import RenderError
 from deployments.face.composite import across, blur, rim_of
 from deployments.face.landmarks import FACE_OVAL
 from deployments.face.mesh import FACE_POINTS
 from deployments.retrieval.plan import PlanKey
 from deployments.retrieval.select import select
 from deployments.retrieval.settle import follow, settle
-from deployments.retrieval.warp import blend, soft_mask
+from deployments.retrieval.warp import blend, shown, soft_mask
+from kernels.checks import KernelError
 from kernels.mesh_warp import rasterize
 
 Floats = NDArray[np.float32]
@@ -40,6 +42,15 @@ class HeadPiece:
     picture: Picture
     row: int
     where: HeadPlace
+    box: Box  # around what shows of the drawn face
+
+    def drawn(self, window: Floats, followed: Floats) -> Floats:
+        """The drawn face [h, w, 3] in the colours of the frame around it; `followed` where there are hardly any Gaussians."""
+        alpha = window[: self.box.height, : self.box.width, 3:]
+        rgb = window[: self.box.height, : self.box.width, :3] * 255 / np.maximum(alpha, SURE)
+        rgb = rgb + np.maximum(1 - alpha / SURE, 0) * followed
+        rim = rim_of(self.where.here.alpha[self.box.inside(self.where.here)])
+        return np.asarray(rgb + plane(rim.shift(followed[rim.at] - rgb[rim.at]), rgb.shape), np.float32)
 
 
 class FaceStage(Stage):
@@ -69,20 +80,24 @@ class FaceStage(Stage):
             for picture, patch in zip(batch, super()._batch(batch), strict=True):
                 yield patch if patch is None else self._with_eyes(picture, patch)
             return
-        found = [self._head(picture) for picture in batch]
+        found = [self.piece(picture) for picture in batch]
         pieces = [piece for piece in found if piece is not None]
-        windows = iter(self._draw_heads(pieces) if pieces else ())
+        windows = iter(self.windows(pieces) if pieces else ())
         for piece in found:
             yield None if piece is None else self._compose(piece, next(windows))
 
-    def _head(self, picture: Picture) -> HeadPiece | None:
+    def piece(self, picture: Picture) -> HeadPiece | None:
         """Where the turned head goes; None where nothing is to change or it is off screen."""
         row = int(self.plan.row[picture.index])
         if row < 0:
             return None
         filmed, target = self._vertices(row)
         where = head_place(self.mesh, filmed, target, picture.size())
-        return None if where is None else HeadPiece(picture, row, where)
+        if where is None:
+            return None
+        rows, columns = shown(where.here.alpha)
+        box = Box(where.here.x + columns.start, where.here.y + rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        return HeadPiece(picture, row, where, box)
 
     def _vertices(self, row: int) -> tuple[Floats, Floats]:
         """Vertices [V, 3] of the head's mesh in pixels, filmed and wanted."""
@@ -94,45 +109,54 @@ class FaceStage(Stage):
         rings = around(seen, faces.rotation[row], posed.rotation[row], shift, heights)
         return np.concatenate([seen, rings[0]]), np.concatenate([wanted, rings[1]])
 
-    def _draw_heads(self, pieces: list[HeadPiece]) -> Floats:
-        """Windows [B, h, w, 4] of all pieces, as large as the largest: colours weighted by alpha, and alpha."""
-        height, width = (-(-max(p.where.here.alpha.shape[axis] for p in pieces) // TILE) * TILE for axis in (0, 1))
+    def windows(self, pieces: list[HeadPiece]) -> Floats:
+        """Windows [B, h, w, 4] around the faces, as large as the largest: colours weighted by alpha, and alpha."""
+        height, width = (-(-max(p.box.height if k else p.box.width for p in pieces) // TILE) * TILE for k in (1, 0))
         rows = [piece.row for piece in pieces]
-        corners = [(p.where.here.x, p.where.here.y) for p in pieces]
-        return self._pictures(rows, corners, height, width)
-
-    def _pictures(self, rows: list[int], corners: list[tuple[int, int]], height: int, width: int) -> Floats:
         rig = self.face.rig.whole(self.plan.target[rows], self.iris[rows])
         vertices = np.stack([self.posed.to_pixels(v, row) for v, row in zip(rig, rows, strict=True)])
         arrays = (vertices, self.posed.scale[rows], self.codes[rows])
         at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(DEVICE) for a in arrays))
-        with torch.inference_mode():
-            picture = draw(
-                pose(self.drawn, self.tied, at), torch.tensor(corners, dtype=torch.float32, device=DEVICE), height, width
-            )
+        corner = torch.tensor([(p.box.x, p.box.y) for p in pieces], dtype=torch.float32, device=DEVICE)
+        try:
+            with torch.inference_mode():
+                picture = draw(pose(self.drawn, self.tied, at), corner, height, width)
+        except KernelError as error:
+            raise RenderError(f"gaussian_splatting could not draw {len(pieces)} faces of {width}x{height}: {error}") from error
         return np.asarray(torch.cat([picture.colours, picture.alpha[..., None]], -1).cpu().numpy(), np.float32)
 
     def _compose(self, piece: HeadPiece, window: Floats) -> Patch:
-        where, here, row = piece.where, piece.where.here, piece.row
-        height, width = here.alpha.shape
-        frame = piece.picture.window(here.x, here.y, width, height).astype(np.float32)
+        """The frame's own pixels moved with the head, and on them the face: Gaussians, the moved frame, filmed mouths."""
+        here, box = piece.where.here, piece.box
+        frame = piece.picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
         followed = follow(here, frame)
-        target = self.posed.to_pixels(self.plan.target[row], row)[:, :2]
-        low, coarse, nearest = self._mouth(piece, target, followed)
-        alpha = window[:height, :width, 3:]
-        thin = np.maximum(1 - alpha / SURE, 0)
-        drawn = window[:height, :width, :3] * 255 / np.maximum(alpha, SURE) + thin * followed
-        rim = rim_of(here.alpha)
-        drawn = drawn + plane(rim.shift(followed[rim.at] - drawn[rim.at]), here.alpha.shape)
+        part = box.inside(here)
+        textured = followed.copy()
+        textured[part] = self._face(piece, followed[part], piece.drawn(window, followed[part]))
+        if self.turn.looking:
+            for eye in self._eyes(piece.row, followed, (here.x, here.y)):
+                lay_on(textured, eye, (here.x, here.y))
+        return settle(here, frame, textured, followed=followed)
+
+    def _face(self, piece: HeadPiece, followed: Floats, drawn: Floats) -> Floats:
+        """The face [h, w, 3] in its box. Where skin was filmed from the side, Gaussians show alone."""
+        low, coarse, nearest = self._mouth(piece, followed)
+        trust = np.maximum(piece.where.trust[piece.box.inside(piece.where.here)][..., None], low)
         mixed, fine = (followed + low * (part - followed) for part in (coarse, nearest))
-        trust = np.maximum(where.trust[..., None], low)
         base = drawn + (1 - self.config.face.share) * trust * (mixed - drawn)
         apart = base - fine
-        textured = base + self.config.texture_gain * trust * (blur(apart) - apart)
-        if self.turn.looking:
-            for eye in self._eyes(row, followed, (here.x, here.y)):
-                lay_on(textured, eye, (here.x, here.y))
-        return settle(here, frame, textured.astype(np.float32))
+        return np.asarray(base + self.config.texture_gain * trust * (blur(apart) - apart), np.float32)
+
+    def _mouth(self, piece: HeadPiece, followed: Floats) -> tuple[Floats, Floats, Floats]:
+        """Where filmed mouths show [h, w, 1], their mean and the nearest of them, in the colours of the frame."""
+        box, bank, row = piece.box, self.head.bank, piece.row
+        target = self.posed.to_pixels(self.plan.target[row], row)[:, :2]
+        raster = rasterize(bank.mesh.triangles, target, box.height, box.width, (box.x, box.y))
+        mask = soft_mask(bank, raster, target - np.array([box.x, box.y], np.float32))
+        mean, nearest = blend(bank, raster, self.plan.choice.rows[row], self.plan.choice.weights[row])
+        rim = rim_of(mask)
+        shift = plane(rim.shift(followed[rim.at] - nearest[rim.at]), mask.shape)
+        return mask[..., None], mean + shift, nearest + shift
 
     def _eyes(self, row: int, picture: Floats, corner: tuple[int, int]) -> list[Eye]:
         target = self.plan.target[row]
@@ -151,18 +175,6 @@ class FaceStage(Stage):
         frame = picture.window(*low, high[0] - low[0], high[1] - low[1]).astype(np.float32)
         eyes = self.looker.eyes(row, target, boxes, [box.read(frame, low) for box in boxes])
         return joined(patch, eyes, (height, width))
-
-    def _mouth(self, piece: HeadPiece, target: Floats, followed: Floats) -> tuple[Floats, Floats, Floats]:
-        """Where filmed mouths show [h, w, 1], their mean and the nearest of them, in the colours of the frame."""
-        here, bank = piece.where.here, self.head.bank
-        height, width = here.alpha.shape
-        raster = rasterize(bank.mesh.triangles, target, height, width, (here.x, here.y))
-        mask = soft_mask(bank, raster, target - np.array([here.x, here.y], np.float32)) * (here.alpha > 0)
-        rows, weights = self.plan.choice.rows[piece.row], self.plan.choice.weights[piece.row]
-        mean, nearest = blend(bank, raster, rows, weights)
-        rim = rim_of(mask)
-        shift = plane(rim.shift(followed[rim.at] - nearest[rim.at]), mask.shape)
-        return mask[..., None], mean + shift, nearest + shift
 
 
 def plane(shift: Floats, shape: tuple[int, ...]) -> Floats:
