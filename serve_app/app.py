@@ -29,6 +29,7 @@ from serve_app.media_store import MediaStore
 from serve_app.router import SLOTS, LiveReplicas, Replicas, Router
 from serve_app.service.args import ServeArgs
 from serve_app.service.log import log, set_up_logs
+from serve_app.service.scaling import STREAMS
 
 LOOK_SECONDS = 1.0
 SERVE_LOGS = {"encoding": "JSON", "enable_access_log": False}  # one event a line; our own log names jobs and requests
@@ -106,9 +107,13 @@ class ServedEngine(EngineReplica):
         async for event in self.speak(task, lambda: desk.take.remote(stream)):
             yield event
 
-    def gpu_bytes(self) -> int:
-        """Memory of the GPU that this process reserved; 0 without a GPU."""
-        return device_memory()
+    def weigh(self) -> tuple[int, int]:
+        """Memory of the GPU that this process reserved, 0 without a GPU; live portraits now."""
+        return device_memory(), self.streams
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve gives to the policy: see `service.policy`."""
+        return {STREAMS: float(self.streams)}
 
 
 class Ingress:
@@ -169,7 +174,18 @@ def engine_state(name: str, replicas: Replicas, settings: ReplicaSettings) -> En
     if replicas.live:
         state = "ready"
     entry, options = ENGINES[name], get_engine(name).limits().options
-    return EngineState(name, entry.about, options, state, entry.takes, replicas.live, replicas.gpu_bytes, entry.pictures)
+    return EngineState(
+        name,
+        entry.about,
+        options,
+        state,
+        entry.takes,
+        replicas.live,
+        replicas.gpu_bytes,
+        entry.pictures,
+        replicas.streams,
+        settings.max_replicas,
+    )
 
 
 def run(args: ServeArgs, host: str, port: int) -> None:

@@ -49,7 +49,7 @@ LOST = (ActorDiedError, ActorUnavailableError)
 SLOTS = 2  # calls in flight at one replica: one works, one waits
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # between looks at how many replicas live
-WEIGH_SECONDS = 10.0  # between questions to all replicas how much memory they hold
+WEIGH_SECONDS = 10.0  # between questions to all replicas how much memory they hold and whether they speak
 
 
 class ReplicaExecutor:
@@ -234,6 +234,7 @@ class Replicas:
 
     live: int = 0
     gpu_bytes: int = 0
+    streams: int = 0  # live portraits
 
 
 class Router:
@@ -243,7 +244,7 @@ class Router:
         set_up_logs(args.log_level)
         self._args, self._open_store, self._engines = args, open_store, engines
         self._live: dict[str, int] = {}
-        self._gpu_bytes: dict[str, int] = {}
+        self._weights: dict[str, tuple[int, int]] = {}  # GPU memory, live portraits
         self._jobs: JobStore = open_jobs(args.database_url())
         media = open_store()
         settings = DispatchSettings(args.router.slots, args.router.lease_seconds, keep=args.api.retention_seconds)
@@ -266,8 +267,8 @@ class Router:
         )
 
     def state(self) -> dict[str, Replicas]:
-        """Live replicas of every engine, and the GPU memory that they hold."""
-        return {name: Replicas(self._live.get(name, 0), self._gpu_bytes.get(name, 0)) for name in self._engines}
+        """Live replicas of every engine, the GPU memory that they hold, and for how many callers they speak."""
+        return {name: Replicas(self._live.get(name, 0), *self._weights.get(name, (0, 0))) for name in self._engines}
 
     def pid(self) -> int:
         """Process number, for people and for failure tests."""
@@ -294,10 +295,10 @@ class Router:
         while not self._ended.wait(WEIGH_SECONDS):
             for name, handle in self._engines.items():
                 try:
-                    told = handle.broadcast("gpu_bytes").results(timeout_s=WEIGH_SECONDS) if self._live.get(name) else []
-                    self._gpu_bytes[name] = sum(told)
+                    told = handle.broadcast("weigh").results(timeout_s=WEIGH_SECONDS) if self._live.get(name) else []
+                    self._weights[name] = (sum(memory for memory, _ in told), sum(streams for _, streams in told))
                 except Exception as error:  # noqa: BLE001 a replica that ends this moment; the last sum stays
-                    log.warning("no_gpu_memory", engine=name, error=f"{type(error).__name__}: {error}")
+                    log.warning("not_weighed", engine=name, error=f"{type(error).__name__}: {error}")
 
     def __del__(self) -> None:
         """Graceful shutdown: give running jobs back."""

@@ -116,6 +116,11 @@ class EngineReplica:
         except Exception as error:  # noqa: BLE001 as above
             line.end(("error", RenderError(f"{self._engine}: {type(error).__name__}: {error}")))
 
+    @property
+    def streams(self) -> int:
+        """Live portraits now."""
+        return int(self._speaking.locked())
+
     def check_health(self) -> None:
         """Real work on the device, and no chunk that stands still. Raises RenderError: the replica is replaced then."""
         since = self._busy_since

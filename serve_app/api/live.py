@@ -3,7 +3,9 @@
     caller  {"type": "start", "image": …, "rate": 24000, …}   sound: binary, 16-bit little-endian mono   {"type": "end"}
     server  {"type": "started", …}                            film: binary                              {"type": "done", …}
 
-or at any time `{"type": "error", "error": {…}}` and the end, with the code 4000 + the HTTP status that it would have.
+or at any time `{"type": "error", "error": {…}}` and the end, with the code 4000 + the HTTP status that it would have and the
+error's code as its reason. While all replicas speak for others and another one may start, a caller waits for it; then, or where
+there can be no more, it is refused with 4503 and `streams_full`, and may try again in five seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from uuid import uuid4
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from deployments.engines.live import FPS, LiveTask, Piece, Started
 from deployments.engines.registry import ENGINES
@@ -31,6 +34,7 @@ from serve_app.api.auth import owner_by
 from serve_app.api.check import find_avatar, find_manner, pick_engine, read_options
 from serve_app.api.errors import ApiError, answer, from_validation, unexpected
 from serve_app.api.inputs import Intake
+from serve_app.api.metrics import FULL
 from serve_app.api.schemas import MEDIA, MediaInput
 from serve_app.api.services import Services, run_check
 from serve_app.api.uploads import Form
@@ -44,9 +48,12 @@ FIRST_SECONDS = 10.0  # until a caller says what it wants
 SPARE_SECONDS = 60.0  # that a stream may take longer than its sound: somebody who thinks between two sentences
 READY_SECONDS = 10.0  # until a replica that lives takes a caller
 BUSY_SECONDS, BUSY_WAIT = 1.5, 0.2  # other replicas are tried for so long, so often
+AGAIN_SECONDS = 5
+AGAIN = f"try again in {AGAIN_SECONDS} seconds"
 MOST_BYTES = 1 << 20  # of one message
 OPTIONS = ("emotion", "gaze", "distance", "expression")
 CLOSE = 4000
+LEFT = "left"  # how a live portrait ended that its caller did not wait for
 
 
 class LiveStart(BaseModel):
@@ -74,26 +81,30 @@ async def speak_live(socket: WebSocket) -> None:
         return
     await socket.accept()
     session = Session(socket, services)
-    error: LipSyncError | None = None
+    response: Response | None = None
+    code = ""
     try:
         await session.run()
     except WebSocketDisconnect:
         log.info("live portrait %s: the caller left", session.id)
+        code = LEFT
     except LipSyncError as refusal:
-        error = refusal
+        response = answer(refusal)
     except Exception:
         log.exception("live portrait %s failed", session.id)
-        await hang_up(socket, json.loads(bytes(unexpected(RuntimeError()).body)), 500)
-    if error is not None:
-        response = answer(error)
-        await hang_up(socket, json.loads(bytes(response.body)), response.status_code)
+        response = unexpected(RuntimeError())
+    if response is not None:
+        told = json.loads(bytes(response.body))
+        code = told["error"]["code"]
+        await hang_up(socket, told, response.status_code)
+    socket.app.state.metrics.count_live(code)
 
 
 async def hang_up(socket: WebSocket, told: dict[str, Any], status: int) -> None:
-    """The last word to a caller who may be gone."""
+    """The last word to a caller who may be gone; the reason beside the code, for those who look only there."""
     with suppress(WebSocketDisconnect, RuntimeError):
         await socket.send_json({"type": "error", **told})
-        await socket.close(CLOSE + status)
+        await socket.close(CLOSE + status, told["error"]["code"])
 
 
 def is_foreign(socket: WebSocket) -> bool:
@@ -119,7 +130,7 @@ class Session:
         owner = owner_by(self._services, self._socket.headers.get("authorization") or f"Bearer {start.api_key}".strip())
         live = self._socket.app.state
         if self._services.live is None or live.streams >= self._settings.max_streams:
-            raise busy(f"expected fewer than {self._settings.max_streams} live portraits, got as many; try again later")
+            raise busy(f"expected fewer than {self._settings.max_streams} live portraits, got as many; {AGAIN}")
         live.streams += 1
         intake = Intake(self._services, owner, Form(self._services.incoming / self.id))
         try:
@@ -217,22 +228,24 @@ class Session:
         """The first replica's that speaks for nobody else. Raises ApiError where there is none, or none starts in time."""
         speak = self._services.live
         assert speak is not None
-        began, lives = time.monotonic(), self._services.engines()[task.engine].replicas > 0
-        patience = min(self._settings.stream_start_seconds, READY_SECONDS if lives else math.inf)
+        began, engine = time.monotonic(), self._services.engines()[task.engine]
+        patience = min(self._settings.stream_start_seconds, READY_SECONDS if engine.replicas > 0 else math.inf)
         while True:
             async with aclosing(speak(task, sound.take)) as events:
                 try:
                     async with asyncio.timeout(patience):
                         event = await anext(events)
                 except TimeoutError:
-                    raise busy("expected a replica that speaks, got none in time; try again later") from None
+                    raise busy(f"expected a replica that speaks, got none in time; {AGAIN}") from None
                 if event[0] != "busy":
                     yield event
                     async for event in events:
                         yield event
                     return
-            if time.monotonic() - began > BUSY_SECONDS:
-                raise busy("expected a free replica, got only such as speak for somebody else; try again later")
+            engine = self._services.engines()[task.engine]
+            growing = max(engine.replicas, 1) < engine.most  # those that speak have one more started: see `service.policy`
+            if time.monotonic() - began > (self._settings.stream_start_seconds if growing else BUSY_SECONDS):
+                raise busy(f"expected a free replica, got only such as speak for others; {AGAIN}")
             await asyncio.sleep(BUSY_WAIT)
 
 
@@ -277,4 +290,4 @@ def expect_end(words: dict[str, Any]) -> None:
 
 def busy(message: str) -> ApiError:
     """503: later there may be room."""
-    return ApiError(message, 503, "streams_full", retry_after=5)
+    return ApiError(message, 503, FULL, retry_after=AGAIN_SECONDS)

@@ -11,12 +11,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from deployments.engines.registry import ENGINES
 from serve_app.api.services import EngineState
 from serve_app.jobs.records import Status
 from serve_app.jobs.store import JobStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ZERO_SECONDS = 60.0  # longer than Prometheus waits between two looks
+FULL = "streams_full"  # code of a refused live portrait: every replica speaks for somebody else
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 Clock = Callable[[], float]
 
@@ -87,15 +89,19 @@ class _Replicas(Collector):
         self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
-        """Replicas, and the GPU memory that they hold together."""
+        """Replicas, the GPU memory that they hold together, and for how many callers they speak."""
         count = GaugeMetricFamily("lipsync_replicas", "Live replicas", labels=["engine"])
         about = "GPU memory that an engine's replicas hold together; 0 without a GPU, or for an engine that uses none"
         memory = GaugeMetricFamily("lipsync_gpu_memory_bytes", about, labels=["engine"])
+        streams = GaugeMetricFamily("lipsync_live_streams", "Live portraits that replicas speak now", labels=["engine"])
         for name, state in sorted(self._engines().items()):
             count.add_metric([name], state.replicas)
             memory.add_metric([name], state.gpu_bytes)
+            if ENGINES[name].live:
+                streams.add_metric([name], state.streams)
         yield count
         yield memory
+        yield streams
 
 
 def add(totals: dict[tuple[str, ...], float], labels: tuple[str, ...], amount: float) -> None:
@@ -126,6 +132,11 @@ class Metrics:
             registry=self.registry,
         )
         self._bytes = Counter("lipsync_upload_bytes", "Bytes of request bodies", registry=self.registry)
+        self._live = Counter(
+            "lipsync_live_ended", "Live portraits that ended; code says why one failed", ["code"], registry=self.registry
+        )
+        for code in ("", FULL):  # `increase` misses the first one of a series that begins at 1
+            self._live.labels(code)
         self.registry.register(_Jobs(jobs))
         self.registry.register(_Work(jobs, time.time(), clock))
         self.registry.register(_Replicas(engines))
@@ -138,6 +149,10 @@ class Metrics:
         """A request was answered."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
+
+    def count_live(self, code: str) -> None:
+        """A live portrait ended: well, or with the code of an error."""
+        self._live.labels(code).inc()
 
     def text(self) -> bytes:
         """The exposition."""

@@ -81,6 +81,8 @@ class EngineState:
     replicas: int = 0
     gpu_bytes: int = 0  # memory that they hold together
     pictures: bool = False  # moves still pictures, too
+    streams: int = 0  # live portraits that its replicas speak
+    most: int = 1  # replicas that it may have
 
     def takes_kind(self, picture: bool) -> bool:
         """Whether it takes a still picture, or a clip."""

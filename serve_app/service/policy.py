@@ -20,11 +20,14 @@ class Context(Protocol):
 
     deployment_name: str
     total_num_requests: float
+    raw_metrics: Any  # what replicas tell: {name: {replica: values with their times}}
     config: Bounds
 
 
 class QueuePolicy:
     """Replicas for the seconds of video that wait in the table; while the table is away, for the requests at replicas.
+
+    A replica that speaks live is taken: as many come on top, and a free one for the next caller.
 
     Serve itself keeps the bounds and waits before it scales, up or down.
     """
@@ -36,12 +39,13 @@ class QueuePolicy:
 
     def __call__(self, context: Context) -> tuple[float, dict[str, Any]]:
         """Wanted replicas, and no state of our own."""
-        from serve_app.service.scaling import Load, Speed, wanted_replicas
+        from serve_app.service.scaling import Load, Speed, speaking, wanted_for_streams, wanted_replicas
 
+        streams = wanted_for_streams(speaking(context.raw_metrics))
         asked = context.total_num_requests / context.config.get_target_ongoing_requests()
         seen = self._look.latest()
         if seen is None:
-            return asked, {}
+            return max(asked, streams), {}
         engine = context.deployment_name
         wanted = wanted_replicas(seen.loads.get(engine, Load()), Speed(seen.costs.get(engine, self._cost), self._patience))
-        return max(wanted, min(asked, 1.0)), {}  # a fit that no job in the table stands for keeps its replica
+        return max(wanted + streams, min(asked, 1.0)), {}  # a fit that no job in the table stands for keeps its replica

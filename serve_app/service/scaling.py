@@ -10,10 +10,11 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 from serve_app.config import Secrets
 from serve_app.jobs.records import ChunkRow, Job, Status
@@ -27,6 +28,8 @@ MOST_JOBS = 5000
 SAMPLE, SAMPLE_SECONDS = 20, 20.0  # ended jobs from which an engine's speed is taken, and how often
 UNFINISHED: tuple[Status, ...] = ("queued", "running")
 HOUR = 3600.0
+STREAMS = "streams"  # what replicas call their live portraits
+SPARE = 0.25  # free replicas for callers to come, per live portrait
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ def wanted_replicas(load: Load, speed: Speed) -> int:
     if load.jobs == 0:
         return 0
     return max(1, math.ceil((load.queued + load.running) * speed.cost / speed.patience))
+
+
+def wanted_for_streams(streams: int) -> int:
+    """A replica for every live portrait, and free ones for who calls next: a caller does not wait for a start."""
+    return streams + max(1, math.ceil(SPARE * streams)) if streams else 0
+
+
+def speaking(told: Mapping[str, Mapping[Any, Sequence[Any]]] | None) -> int:
+    """Live portraits now, by the last word of every replica in Serve's raw metrics."""
+    return sum(round(values[-1].value) for values in (told or {}).get(STREAMS, {}).values() if values)
 
 
 def loads(jobs: Iterable[Job]) -> dict[str, Load]:

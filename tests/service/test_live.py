@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from deployments.engines.replica import EngineReplica
 from serve_app.api import ApiSettings, Services, create_api
+from serve_app.api.live import BUSY_SECONDS
 from serve_app.jobs.store import open_jobs
 from serve_app.live import Sound
 from serve_app.media_store import MediaStore
@@ -136,7 +138,7 @@ def refused(server: Any, *messages: Any, **kwargs: Any) -> tuple[dict[str, Any],
             socket.send(message if isinstance(message, (bytes, str)) else json.dumps(message))
         said = heard(socket)[1]
         assert said[-1]["type"] == "error" and set(said[-1]["error"]) == {"message", "type", "param", "code", "retryable"}
-        assert socket.protocol.close_rcvd is not None
+        assert socket.protocol.close_rcvd is not None and socket.protocol.close_rcvd.reason == said[-1]["error"]["code"]
         return said[-1]["error"], socket.protocol.close_rcvd.code
 
 
@@ -313,13 +315,54 @@ def test_one_replica_speaks_for_one_caller_and_is_free_again_when_it_leaves(serv
     with calling(server) as first:
         start(first, asset)
         assert json.loads(first.recv(timeout=60))["type"] == "started"
+        before = ended(server, "streams_full")
         error, closed = refused(server, {"type": "start", "image": asset, "rate": RATE}, bytes(2000))
         assert (error["code"], error["retryable"], closed) == ("streams_full", True, 4503)
+        assert "try again in 5 seconds" in error["message"] and ended(server, "streams_full") == before + 1
     limit = time.monotonic() + 20
     while server.app.state.streams and time.monotonic() < limit:
         time.sleep(0.02)
     assert server.app.state.streams == 0
     assert speak(server, asset, np.zeros(RATE // 5, np.float32))[1][-1]["type"] == "done"
+
+
+def ended(server: Any, code: str) -> float:
+    """Live portraits that ended so, as Prometheus would read it."""
+    (line,) = [
+        line
+        for line in httpx.get(f"{server.url}/metrics").text.splitlines()
+        if line.startswith(f'lipsync_live_ended_total{{code="{code}"}}')
+    ]
+    return float(line.split()[-1])
+
+
+def test_a_caller_waits_for_a_replica_that_is_started_because_all_others_speak(tmp_path: Path, photo: bytes) -> None:
+    jobs, media = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}"), MediaStore(str(tmp_path / "media"))
+    replicas = [EngineReplica("vasa1", lambda: media)]
+    turned_away: list[float] = []
+
+    async def live(task: Any, take: Any) -> AsyncGenerator[Any, None]:
+        async for event in replicas[-1].speak(task, take):
+            if event[0] == "busy":
+                turned_away.append(time.monotonic())
+            yield event
+
+    def engines() -> dict[str, Any]:
+        return {"vasa1": replace(kit.ENGINES["vasa1"], replicas=len(replicas), most=2)}
+
+    app = create_api(Services(jobs, media, ApiSettings(), engines, lambda: None, live))
+    with kit.running(app) as url:
+        server = kit.Server(url, jobs, media, app)
+        asset = upload(url, photo)
+        with calling(server) as first, calling(server) as second:
+            start(first, asset)
+            assert json.loads(first.recv(timeout=60))["type"] == "started"
+            start(second, asset)
+            while len(turned_away) < 2 or turned_away[-1] - turned_away[0] < BUSY_SECONDS + 0.5:
+                time.sleep(0.05)
+            replicas.append(EngineReplica("vasa1", lambda: media))
+            assert json.loads(second.recv(timeout=60))["type"] == "started"
+    jobs.close()
 
 
 def test_a_key_is_asked_for_and_other_sites_are_not_let_in(tmp_path: Path, photo: bytes, server: Any) -> None:

@@ -78,9 +78,11 @@ def test_the_first_failure_of_every_code_is_an_increase(tmp_path: Path) -> None:
 
 def test_replicas_and_their_gpu_memory_are_told_by_engine(tmp_path: Path) -> None:
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
-    busy, idle = EngineState("a", "", replicas=2, gpu_bytes=3 << 30), EngineState("b", "", state="on demand")
-    told = Metrics(jobs, lambda: {"a": busy, "b": idle}).text().decode()
+    busy = EngineState("vasa1", "", replicas=2, gpu_bytes=3 << 30, streams=2)
+    idle = EngineState("emo", "", state="on demand")
+    told = Metrics(jobs, lambda: {"vasa1": busy, "emo": idle}).text().decode()
     jobs.close()
-    assert 'lipsync_replicas{engine="a"} 2.0' in told and 'lipsync_replicas{engine="b"} 0.0' in told
-    assert 'lipsync_gpu_memory_bytes{engine="a"} 3.221225472e+09' in told
-    assert 'lipsync_gpu_memory_bytes{engine="b"} 0.0' in told
+    assert 'lipsync_replicas{engine="vasa1"} 2.0' in told and 'lipsync_replicas{engine="emo"} 0.0' in told
+    assert 'lipsync_gpu_memory_bytes{engine="vasa1"} 3.221225472e+09' in told
+    assert 'lipsync_gpu_memory_bytes{engine="emo"} 0.0' in told
+    assert 'lipsync_live_streams{engine="vasa1"} 2.0' in told and 'lipsync_live_streams{engine="emo"}' not in told

@@ -84,7 +84,7 @@ def test_a_look_that_is_too_old_is_not_believed(jobs: JobStore, monkeypatch: pyt
 @pytest.fixture
 def decide(jobs: JobStore, tmp_path: Path) -> Callable[..., int]:
     """Ray's own machinery around our policy, with real contexts: delays, factors and the start from nothing."""
-    from ray.serve._private.common import DeploymentID
+    from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
     from ray.serve.autoscaling_policy import _apply_autoscaling_config
     from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
@@ -92,13 +92,19 @@ def decide(jobs: JobStore, tmp_path: Path) -> Callable[..., int]:
         {"min_replicas": 0, "max_replicas": 50, "target_ongoing_requests": 1.5, "upscale_delay_s": 0, "downscale_delay_s": 0}
     )
     database = f"sqlite:///{tmp_path / 'jobs.db'}"
+    deployment = DeploymentID("a", "lipsync")
+
+    def history(now: int) -> list[TimeStampedValue]:
+        return [TimeStampedValue(1.0, 1.0), TimeStampedValue(2.0, float(now))]
+
     policy = _apply_autoscaling_config(QueuePolicy(database, patience=60, cost=0.5))
 
-    def ask(current: int, requests: float = 0.0, look: bool = True) -> int:
+    def ask(current: int, requests: float = 0.0, look: bool = True, streams: tuple[int, ...] = ()) -> int:
+        """`streams`: the live portraits of every replica, a busy moment ago and now."""
         if look:
             scaling.look_at(database).look()
         context = AutoscalingContext(
-            deployment_id=DeploymentID("a", "lipsync"),
+            deployment_id=deployment,
             deployment_name="a",
             app_name="lipsync",
             current_num_replicas=current,
@@ -107,7 +113,7 @@ def decide(jobs: JobStore, tmp_path: Path) -> Callable[..., int]:
             total_num_requests=requests,
             total_queued_requests=0.0,
             aggregated_metrics=None,
-            raw_metrics=None,
+            raw_metrics={"streams": {ReplicaID(f"r{k}", deployment): history(now) for k, now in enumerate(streams)}},
             capacity_adjusted_min_replicas=0,
             capacity_adjusted_max_replicas=50,
             policy_state={},
@@ -140,6 +146,26 @@ def test_without_the_table_requests_decide_and_a_fit_keeps_its_replica(
     later = time.monotonic() + scaling.STALE_SECONDS + 1
     monkeypatch.setattr(scaling.time, "monotonic", lambda: later)
     assert decide(current=1, requests=6.0, look=False) == 4
+
+
+def test_replicas_that_speak_live_are_taken_and_a_free_one_waits_for_the_next_caller(
+    jobs: JobStore, decide: Callable[..., int]
+) -> None:
+    assert decide(current=1, requests=1.0, streams=(1,)) == 2, "the only one speaks: a second is started"
+    assert decide(current=2, requests=1.0, streams=(1, 0)) == 2, "one is free: no third"
+    assert decide(current=2, requests=2.0, streams=(1, 1)) == 3, "full again"
+    assert decide(current=8, requests=8.0, streams=(1,) * 8) == 10, "many callers: a quarter more"
+    assert decide(current=2, streams=(0, 0)) < 2, "all have gone; what they were is not counted"
+    for _ in range(8):
+        queue(jobs, "a", 30.0)
+    assert decide(current=2, requests=2.0, streams=(1, 1)) == math.ceil(8 * 30 * 0.5 / 60) + 3, "chunks do not wait for callers"
+
+
+def test_live_portraits_count_while_the_table_is_away(decide: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    later = time.monotonic() + scaling.STALE_SECONDS + 1
+    monkeypatch.setattr(scaling.time, "monotonic", lambda: later)
+    assert decide(current=3, requests=3.0, look=False) == 2
+    assert decide(current=3, requests=3.0, look=False, streams=(1, 1, 1)) == 4
 
 
 def test_a_database_that_is_away_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
