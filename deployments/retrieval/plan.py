@@ -19,6 +19,7 @@ from deployments.retrieval.select import Choice, select
 from deployments.retrieval.sounds import EXTRA, load_sounds, sounds_of
 from deployments.retrieval.warp import Place, place, unseen, veiled
 
+TURNED = 0.2  # radians from which on a head shows much less of one cheek
 AWAY = 3  # frames without a face after which it may have come back otherwise
 
 
@@ -71,7 +72,8 @@ class Plan:
         apart = (np.diff(track.shot[kept]) != 0) | (np.diff(kept) > AWAY)
         self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted, (np.flatnonzero(apart) + 1).tolist())
         light, heard = None if track.light is None else track.light[kept], sounds_of(motion, kept, sounds)
-        self.choice: Choice = select(bank, self.wanted, self.faces.angles(), config, light, heard)
+        self.angles = self.faces.angles()
+        self.choice: Choice = select(bank, self.wanted, self.angles, config, light, heard)
         self.skin = skin_of(bank.mesh)
 
     def pixels(self, row: int) -> NDArray[np.float32]:
@@ -88,5 +90,8 @@ class Plan:
         here = place(self.bank, target, filmed, picture.size(), self.skin)
         if here is None:
             return None
-        hidden = unseen(self.bank, target, self.choice.rows[row], self.choice.weights[row], self.skin)
-        return row, veiled(here, hidden, target) if hidden.any() else here
+        rows, weights = self.choice.rows[row], self.choice.weights[row]
+        turned = np.abs(self.bank.angles[rows, 0] - self.angles[row, 0]) > TURNED
+        if turned.any():
+            here = veiled(here, unseen(self.bank, target, rows[turned], weights[turned], self.skin), target)
+        return row, here

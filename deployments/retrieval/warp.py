@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER
-from deployments.face.mesh import JAW
+from deployments.face.mesh import JAW, smoothstep
 from deployments.retrieval.bank import Bank
 from kernels.mesh_warp import MeshRaster, rasterize
 
@@ -21,6 +21,8 @@ SMALLEST = 8  # pixels a side
 LEAST_SIGMA = 0.8  # pixels
 FINE = 2.0  # sigma of the blur, in points, that the points of a smooth field carry
 SUBPIXEL = 4  # binary digits of a polygon's corners
+HARDLY, WELL = 0.25, 0.55  # of a triangle's area now: what a picture shows smaller is not, and what it shows larger is, trusted
+SMALLEST_TRIANGLE = 1e-5  # square eye distances: smaller ones are seen from the side themselves
 STILL = 0.1  # pixels: what moves less is as it was filmed
 
 Floats = NDArray[np.float32]
@@ -29,8 +31,7 @@ Floats = NDArray[np.float32]
 @dataclass(frozen=True)
 class Place:
     """Where the lower face goes in one frame: a window at (x, y), its mesh raster, how much of a new picture shows in it
-    [h, w], and how far away what
-    was filmed there now lies [h, w, 2] (x, y; pixels)."""
+    [h, w], and how far away what was filmed there now lies [h, w, 2] (x, y; pixels)."""
 
     x: int
     y: int
@@ -74,6 +75,38 @@ def soft_mask(bank: Bank, raster: MeshRaster, target: Floats) -> Floats:
     mask = smooth(raster, bank.mesh.alpha[:, None], target, cv2.convexHull(jaw.mean(0) + outward))
     mask[(raster.index < 0) | (mask < 1 / 255)] = 0
     return mask
+
+
+def unseen(bank: Bank, target: Floats, rows: NDArray[np.int32], weights: Floats, skin: Floats) -> Floats:
+    """How little of the skin at mesh vertices `target` [U, 2] the chosen pictures `rows` [n] saw [U], 0..1.
+
+    The cheek of a turned head is a few pixels wide; pulled out to its full width it would be a smear of what is behind it.
+    """
+    triangles, unit = bank.mesh.triangles, eye_distance(target)
+    here = areas(target, triangles) / unit**2
+    hidden = np.zeros(len(triangles), np.float32)
+    for row, weight in zip(rows, weights, strict=True):
+        seen = areas(bank.vertices[row], triangles) / eye_distance(bank.vertices[row]) ** 2
+        share = np.where(here > SMALLEST_TRIANGLE, seen / np.maximum(here, SMALLEST_TRIANGLE), 1.0)
+        hidden += weight * (1 - smoothstep(((share - HARDLY) / (WELL - HARDLY)).astype(np.float32)))
+    out = np.zeros(len(target), np.float32)
+    for corner in triangles.T:
+        np.maximum.at(out, corner, hidden)
+    return out * skin
+
+
+def areas(points: Floats, triangles: NDArray[np.int32]) -> Floats:
+    """Signed areas [M] of triangles over points [U, 2]; those seen from behind are negative."""
+    a, b, c = (points[triangles[:, k]] for k in range(3))
+    ab, ac = b - a, c - a
+    return np.asarray(0.5 * (ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]), np.float32)
+
+
+def veiled(here: Place, hidden: Floats, target: Floats) -> Place:
+    """The place, showing less of the new picture where vertices are `hidden` [U]."""
+    origin = np.array([here.x, here.y], np.float32)
+    veil = smooth(here.raster, hidden[:, None], target - origin)
+    return replace(here, alpha=here.alpha * (1 - np.clip(veil, 0, 1)))
 
 
 def smooth(raster: MeshRaster, corners: Floats, target: Floats, inside: Floats | None = None) -> Floats:
