@@ -19,6 +19,21 @@ FACE_SHARE = 0.8  # height of the face oval in the crop
 
 
 @dataclass(frozen=True)
+class Window:
+    """A rectangle of the picture in pixels, x to x + width, y to y + height, inside the picture."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the window in a picture [H, W, ...]."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+
+@dataclass(frozen=True)
 class CropTransform:
     """`matrix` [2, 3]: crop pixel -> clip pixel (T_clip_crop); `side` of the crop in pixels."""
 

@@ -14,7 +14,7 @@ from deployments.face.mesh import FaceMesh
 
 RESIDUAL_SIGMA = 2.0  # frames: keeps slow expression, drops the tracker's jitter
 SIGHT = 8  # frames to both sides that the smoothing sees
-RIDGE = 0.02
+RIDGE = 0.001  # of the coefficients' mean square
 BLOCK = 512  # frames: a long clip's vertices take a gigabyte in four copies
 
 
@@ -36,9 +36,7 @@ def fit_shape(vertices: NDArray[np.float32], coefficients: NDArray[np.float32]) 
     x = (coefficients - center).astype(np.float64)
     y = (vertices - mean).reshape(len(vertices), -1).astype(np.float64)
     gram = x.T @ x
-    basis = np.linalg.solve(
-        gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)) * 0.05 + 1e-9 * np.eye(len(gram)), x.T @ y
-    )
+    basis = np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)) + 1e-9 * np.eye(len(gram)), x.T @ y)
     origin = mean.reshape(-1) - center @ basis
     return ShapeModel(origin.reshape(mean.shape).astype(np.float32), basis.astype(np.float32))
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.face.crop import Window
 from deployments.face.landmarks import FACE_OVAL, LIPS_INNER
 from deployments.portrait.brows import brow_moves
 from deployments.portrait.controls import Expression
@@ -47,16 +48,6 @@ class Pose:
     gaze: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))  # eye widths from the photo's: right, down
     expression: Expression = NEUTRAL
     size: float = 1.0  # of the head, about its pivot
-
-
-@dataclass(frozen=True)
-class Window:
-    """The part of the picture that can move: x, y, width, height in pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 class PortraitRenderer:
@@ -301,7 +292,7 @@ def corner_move(model: PortraitModel) -> NDArray[np.float64]:
 
 
 def moving_window(model: PortraitModel) -> Window:
-    """Bounds of the rings, within the picture."""
+    """The part of the picture that can move: bounds of the rings, within the picture."""
     points = model.project(model.rings)
     height, width = model.photo.shape[:2]
     low = np.maximum(np.floor(points.min(0)).astype(int) - 2, 0)
@@ -314,5 +305,5 @@ def render_frames(renderer: PortraitRenderer, poses: Iterator[Pose], photo: NDAr
     window = renderer.window
     for pose in poses:
         out = photo.copy()
-        out[window.y : window.y + window.height, window.x : window.x + window.width] = renderer.frame(pose)
+        out[window.slices] = renderer.frame(pose)
         yield out

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.face.crop import Window
 from deployments.quality import metrics
 from deployments.quality.regions import (
     LOWER_FACE,
-    Window,
     face_window,
     lower_face,
     mouth_box,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.face.crop import Window
 from deployments.face.landmarks import FACE_OVAL, LEFT_EYE_OUTER, LIPS_INNER, LIPS_OUTER, RIGHT_EYE_OUTER
 
 LIPS = LIPS_OUTER + LIPS_INNER
@@ -19,21 +18,6 @@ LOWER_FACE = (
 UPPER_FACE = (10, 338, 297, 332, 284, 251, 389, 356, 454, 6, 234, 127, 162, 21, 54, 103, 67, 109)
 
 Points = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle of the picture in pixels, x to x + width, y to y + height, inside the picture."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Index of the window in a picture [H, W, ...]."""
-        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
 
 def eye_distance(points: Points) -> float:

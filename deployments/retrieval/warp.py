@@ -87,8 +87,9 @@ def unseen(bank: Bank, target: Floats, rows: NDArray[np.int32], weights: Floats,
     hidden = np.zeros(len(triangles), np.float32)
     for row, weight in zip(rows, weights, strict=True):
         seen = areas(bank.vertices[row], triangles) / eye_distance(bank.vertices[row]) ** 2
-        share = np.where(here > SMALLEST_TRIANGLE, seen / np.maximum(here, SMALLEST_TRIANGLE), 1.0)
-        hidden += weight * (1 - smoothstep(((share - HARDLY) / (WELL - HARDLY)).astype(np.float32)))
+        part = np.where(here > SMALLEST_TRIANGLE, seen / np.maximum(here, SMALLEST_TRIANGLE), np.float32(1))
+        share = ((part - HARDLY) / (WELL - HARDLY)).astype(np.float32)
+        hidden += weight * (1 - smoothstep(share))
     out = np.zeros(len(target), np.float32)
     for corner in triangles.T:
         np.maximum.at(out, corner, hidden)

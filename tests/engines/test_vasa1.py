@@ -19,7 +19,7 @@ from deployments.engines.vasa1.fit import META, WEIGHTS, load_learned
 from deployments.engines.vasa1.lessons import Lessons, clues_of
 from deployments.engines.vasa1.network import Decoder, mixed
 from deployments.engines.vasa1.render import Fields, mix
-from deployments.engines.vasa1.window import place_window, small_pictures, to_window
+from deployments.engines.vasa1.window import place_window
 from deployments.errors import Cancelled
 from deployments.face.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP, Landmarker, roi_of_points
 from deployments.face.track import track_clip
@@ -29,6 +29,7 @@ from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.select import select
 from deployments.retrieval.warp import blend, place
+from deployments.retrieval.window import small_pictures, to_window
 
 TINY = Vasa1Config(
     decoder=DecoderConfig(channels=(8, 8, 16, 16), blocks=(1, 1, 1, 1), code=8, window_pixels=2048),

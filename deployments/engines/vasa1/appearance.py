@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.engines.vasa1.window import Bytes, Floats, Window, scale_of
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.warp import read_at
+from deployments.retrieval.window import Bytes, Floats, Window, scale_of
 from kernels.mesh_warp import MeshRaster, rasterize
 
 CONTEXT = 2  # frames on both sides whose lip shapes are clues

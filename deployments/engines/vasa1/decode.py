@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from deployments.engines.vasa1.config import DecoderConfig
 from deployments.engines.vasa1.network import Decoder, mixed
 from deployments.engines.vasa1.sample import Sample
-from deployments.engines.vasa1.window import Floats
 from deployments.errors import WeightsError
+from deployments.retrieval.window import Floats
 
 
 class FaceDecoder:

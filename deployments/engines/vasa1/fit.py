@@ -14,11 +14,12 @@ from deployments.engines.vasa1.config import Vasa1Config
 from deployments.engines.vasa1.lessons import Lesson, Lessons
 from deployments.engines.vasa1.manner import learn_from
 from deployments.engines.vasa1.sample import SHOWN
-from deployments.engines.vasa1.window import Bytes, Window, place_window, small_pictures
+from deployments.engines.vasa1.window import place_window
 from deployments.records import write_atomic, write_json
 from deployments.retrieval.bank import META as BANK_META
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.fill import fill_bank
+from deployments.retrieval.window import Bytes, Window, small_pictures
 from deployments.weights import load_facts, map_bytes
 
 META, WEIGHTS, APPEARANCE, SMALL = "avatar.json", "decoder.safetensors", "appearance.safetensors", "small.u8"

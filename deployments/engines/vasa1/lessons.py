@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from deployments.engines.vasa1.appearance import CONTEXT, Appearance, Mix, Trust, fit_appearance, folds_of, textures_of
 from deployments.engines.vasa1.config import Vasa1Config
 from deployments.engines.vasa1.sample import Sample, Sources, Told, make_sample
-from deployments.engines.vasa1.window import Bytes, Floats, Window, frame_view, scale_of, shrunk, to_window
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.select import select_without_self
+from deployments.retrieval.window import Bytes, Floats, Window, frame_view, scale_of, shrunk, to_window
 
 GUESS_LIMIT = 3.0  # spreads: a wild wish stays a mouth
 

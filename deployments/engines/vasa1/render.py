@@ -21,12 +21,12 @@ from deployments.engines.vasa1.config import Vasa1Config
 from deployments.engines.vasa1.fit import APPEARANCE, WEIGHTS, load_learned
 from deployments.engines.vasa1.lessons import clues_of, motion_of, padded
 from deployments.engines.vasa1.sample import Sources, Told, make_sample
-from deployments.engines.vasa1.window import Floats, Window, frame_view, shrunk, to_window
 from deployments.face.composite import two_band
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import Plan, PlanKey, plan_of
 from deployments.retrieval.settle import settle
 from deployments.retrieval.warp import Place, blend, enlarge, warp
+from deployments.retrieval.window import Floats, Window, frame_view, shrunk, to_window
 from kernels.mesh_warp import MeshRaster
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.engines.vasa1.appearance import Appearance
-from deployments.engines.vasa1.window import Bytes, Floats, Window, scale_of
 from deployments.face.composite import match_rim
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.warp import read_at, soft_mask
+from deployments.retrieval.window import Bytes, Floats, Window, scale_of
 from kernels.mesh_warp import rasterize
 
 SHOWN = 0.02  # of the mask: from here on the frame's own pixels are hidden from the decoder

@@ -15,9 +15,9 @@ from deployments.engines.vasa1.config import Vasa1Config
 from deployments.engines.vasa1.lessons import Lesson, Lessons
 from deployments.engines.vasa1.losses import picture_loss, shown_psnr, textured
 from deployments.engines.vasa1.network import Decoder, mixed
-from deployments.engines.vasa1.window import Floats
 from deployments.face.composite import TEXTURE_SIGMA
 from deployments.records import write_atomic, write_json
+from deployments.retrieval.window import Floats
 
 WEIGHTS, STATE, CHECKS = "decoder.safetensors", "training.safetensors", "training.json"
 WARM_UP = 30
