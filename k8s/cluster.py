@@ -41,6 +41,7 @@ KINDS = {
     "CustomResourceDefinition": Kind("apis/apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False),
     "ServiceMonitor": Kind("apis/monitoring.coreos.com/v1", "servicemonitors", help=OPERATOR),
     "PodMonitor": Kind("apis/monitoring.coreos.com/v1", "podmonitors", help=OPERATOR),
+    "PrometheusRule": Kind("apis/monitoring.coreos.com/v1", "prometheusrules", help=OPERATOR),
     "RayService": Kind("apis/ray.io/v1", "rayservices", help=INSTALL),
     "RayCluster": Kind("apis/ray.io/v1", "rayclusters", help=INSTALL),
     "RayJob": Kind("apis/ray.io/v1", "rayjobs", help=INSTALL),

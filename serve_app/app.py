@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.engines.live import LiveTask
 from deployments.engines.registry import ENGINES, get_engine
-from deployments.engines.replica import EngineReplica, device_memory
+from deployments.engines.replica import EngineReplica, device_free, device_memory
 from deployments.engines.scaling import ReplicaSettings
 from serve_app.api import create_api
 from serve_app.api.flow import enable
@@ -107,9 +107,9 @@ class ServedEngine(EngineReplica):
         async for event in self.speak(task, lambda: desk.take.remote(stream)):
             yield event
 
-    def weigh(self) -> tuple[int, int]:
-        """Memory of the GPU that this process reserved, 0 without a GPU; live portraits now."""
-        return device_memory(), self.streams
+    def weigh(self) -> tuple[int, int, float]:
+        """Memory of the GPU that this process reserved, 0 without a GPU; live portraits now; share of the GPU that is free."""
+        return device_memory(), self.streams, device_free()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve gives to the policy: see `service.policy`."""
@@ -185,6 +185,8 @@ def engine_state(name: str, replicas: Replicas, settings: ReplicaSettings) -> En
         entry.pictures,
         replicas.streams,
         settings.max_replicas,
+        settings.min_replicas,
+        replicas.gpu_free,
     )
 
 

@@ -235,6 +235,7 @@ class Replicas:
     live: int = 0
     gpu_bytes: int = 0
     streams: int = 0  # live portraits
+    gpu_free: float = 1.0  # share of the memory of the fullest GPU
 
 
 class Router:
@@ -244,7 +245,7 @@ class Router:
         set_up_logs(args.log_level)
         self._args, self._open_store, self._engines = args, open_store, engines
         self._live: dict[str, int] = {}
-        self._weights: dict[str, tuple[int, int]] = {}  # GPU memory, live portraits
+        self._weights: dict[str, tuple[int, int, float]] = {}  # GPU memory, live portraits, share of free memory
         self._jobs: JobStore = open_jobs(args.database_url())
         media = open_store()
         settings = DispatchSettings(args.router.slots, args.router.lease_seconds, keep=args.api.retention_seconds)
@@ -268,7 +269,7 @@ class Router:
 
     def state(self) -> dict[str, Replicas]:
         """Live replicas of every engine, the GPU memory that they hold, and for how many callers they speak."""
-        return {name: Replicas(self._live.get(name, 0), *self._weights.get(name, (0, 0))) for name in self._engines}
+        return {name: Replicas(self._live.get(name, 0), *self._weights.get(name, (0, 0, 1.0))) for name in self._engines}
 
     def pid(self) -> int:
         """Process number, for people and for failure tests."""
@@ -296,7 +297,8 @@ class Router:
             for name, handle in self._engines.items():
                 try:
                     told = handle.broadcast("weigh").results(timeout_s=WEIGH_SECONDS) if self._live.get(name) else []
-                    self._weights[name] = (sum(memory for memory, _ in told), sum(streams for _, streams in told))
+                    memory, streams, free = zip(*told, strict=True) if told else ((), (), (1.0,))
+                    self._weights[name] = (sum(memory), sum(streams), min(free))
                 except Exception as error:  # noqa: BLE001 a replica that ends this moment; the last sum stays
                     log.warning("not_weighed", engine=name, error=f"{type(error).__name__}: {error}")
 

@@ -232,6 +232,15 @@ def device_memory() -> int:
     return int(torch.cuda.memory_reserved()) if _has_gpu(torch) else 0
 
 
+def device_free() -> float:
+    """Share of the GPU's memory that nobody holds; 1 without a GPU."""
+    torch: Any = sys.modules.get("torch")
+    if not _has_gpu(torch):
+        return 1.0
+    free, total = torch.cuda.mem_get_info()
+    return float(free / total)
+
+
 def _has_gpu(torch: Any) -> bool:
     """Whether torch is loaded, whole (another thread may be at it this moment), and has a GPU."""
     return hasattr(torch, "cuda") and hasattr(torch, "ones") and bool(torch.cuda.is_available())

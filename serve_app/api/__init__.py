@@ -32,7 +32,7 @@ def create_api(services: Services) -> FastAPI:
     app.state.services = services
     app.state.checks = CapacityLimiter(services.settings.checks_at_once)
     app.state.streams = 0  # live portraits now
-    app.state.metrics = Metrics(services.jobs, services.engines)
+    app.state.metrics = Metrics(services.jobs, services.engines, services.media.root)
     app.add_middleware(Watch, metrics=app.state.metrics)
     errors.install(app)
     rooms = (videos.router, delivery.router, live.router, avatars.router, templates.router, assets.router)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -90,23 +92,41 @@ class _Replicas(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Replicas, the GPU memory that they hold together, and for how many callers they speak."""
-        count = GaugeMetricFamily("lipsync_replicas", "Live replicas", labels=["engine"])
+        states = sorted(self._engines().items())
+        yield gauge("lipsync_replicas", "Live replicas", {name: state.replicas for name, state in states})
+        yield gauge("lipsync_replicas_least", "Replicas that are kept", {name: state.least for name, state in states})
         about = "GPU memory that an engine's replicas hold together; 0 without a GPU, or for an engine that uses none"
-        memory = GaugeMetricFamily("lipsync_gpu_memory_bytes", about, labels=["engine"])
-        streams = GaugeMetricFamily("lipsync_live_streams", "Live portraits that replicas speak now", labels=["engine"])
-        for name, state in sorted(self._engines().items()):
-            count.add_metric([name], state.replicas)
-            memory.add_metric([name], state.gpu_bytes)
-            if ENGINES[name].live:
-                streams.add_metric([name], state.streams)
-        yield count
-        yield memory
-        yield streams
+        yield gauge("lipsync_gpu_memory_bytes", about, {name: state.gpu_bytes for name, state in states})
+        about = "Share of the memory of the fullest GPU under an engine's replicas that nobody holds; 1 without a GPU"
+        yield gauge("lipsync_gpu_memory_free_share", about, {name: state.gpu_free for name, state in states})
+        spoken = {name: state.streams for name, state in states if ENGINES[name].live}
+        yield gauge("lipsync_live_streams", "Live portraits that replicas speak now", spoken)
+
+
+class _Disk(Collector):
+    """The disk under the media store, or under this process's copies where the store is no folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """How large it is, and what is free."""
+        usage = shutil.disk_usage(self._folder)
+        yield GaugeMetricFamily("lipsync_disk_bytes", "Size of the disk under the store, or under its copies here", usage.total)
+        yield GaugeMetricFamily("lipsync_disk_free_bytes", "What is free of it", usage.free)
 
 
 def add(totals: dict[tuple[str, ...], float], labels: tuple[str, ...], amount: float) -> None:
     """One more of something."""
     totals[labels] = totals.get(labels, 0.0) + amount
+
+
+def gauge(name: str, about: str, values: Mapping[str, float]) -> Metric:
+    """Values by engine in Prometheus's form."""
+    made = GaugeMetricFamily(name, about, labels=["engine"])
+    for engine, value in values.items():
+        made.add_metric([engine], value)
+    return made
 
 
 def counter(name: str, about: str, labels: list[str], totals: dict[tuple[str, ...], float]) -> Metric:
@@ -120,7 +140,9 @@ def counter(name: str, about: str, labels: list[str], totals: dict[tuple[str, ..
 class Metrics:
     """Counters of one API process."""
 
-    def __init__(self, jobs: JobStore, engines: Callable[[], dict[str, EngineState]], clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, jobs: JobStore, engines: Callable[[], dict[str, EngineState]], folder: Path, clock: Clock = time.monotonic
+    ) -> None:
         self.registry = CollectorRegistry()
         names = ["method", "route", "status"]
         self._requests = Counter("lipsync_http_requests", "Requests", names, registry=self.registry)
@@ -140,6 +162,7 @@ class Metrics:
         self.registry.register(_Jobs(jobs))
         self.registry.register(_Work(jobs, time.time(), clock))
         self.registry.register(_Replicas(engines))
+        self.registry.register(_Disk(folder))
 
     def count_upload(self, size: int) -> None:
         """Some bytes of a body came in."""

@@ -83,6 +83,8 @@ class EngineState:
     pictures: bool = False  # moves still pictures, too
     streams: int = 0  # live portraits that its replicas speak
     most: int = 1  # replicas that it may have
+    least: int = 0  # replicas that it keeps
+    gpu_free: float = 1.0  # share of the memory of the fullest GPU that its replicas see
 
     def takes_kind(self, picture: bool) -> bool:
         """Whether it takes a still picture, or a clip."""

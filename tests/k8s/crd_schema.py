@@ -14,7 +14,10 @@ from typing import Any
 import yaml
 
 SCHEMAS = Path(__file__).parent / "schemas"
-GROUPS = {"ray.io": ("rayservices", "rayclusters", "rayjobs"), "monitoring.coreos.com": ("servicemonitors", "podmonitors")}
+GROUPS = {
+    "ray.io": ("rayservices", "rayclusters", "rayjobs"),
+    "monitoring.coreos.com": ("servicemonitors", "podmonitors", "prometheusrules"),
+}
 DROPPED = {"description", "title", "format", "example", "externalDocs"}
 
 

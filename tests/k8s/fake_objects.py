@@ -18,7 +18,7 @@ Document = dict[str, Any]
 Key = tuple[str, str, str]  # plural, namespace, name
 Path = tuple[str, ...]  # of a field
 RAY = {"rayservices": "RayService", "rayclusters": "RayCluster", "rayjobs": "RayJob"}
-MONITORING = {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor"}
+MONITORING = {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"}
 
 
 class Refusal(Exception):

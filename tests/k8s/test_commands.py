@@ -45,7 +45,7 @@ def cluster() -> Iterator[FakeCluster]:
 def operator(cluster: FakeCluster) -> Iterator[FakeOperator]:
     for plural in ("rayservices", "rayjobs"):
         cluster.install(definition(plural))
-    for plural in ("servicemonitors", "podmonitors"):
+    for plural in ("servicemonitors", "podmonitors", "prometheusrules"):
         cluster.install(definition(plural, "monitoring.coreos.com"))
     found = FakeOperator(cluster)
     yield found

@@ -15,7 +15,7 @@ from serve_app.jobs.store import open_jobs
 def test_ended_jobs_are_counted_once_by_engine_stage_and_code(tmp_path: Path) -> None:
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
     now = [0.0]
-    metrics = Metrics(jobs, dict, lambda: now[0])
+    metrics = Metrics(jobs, dict, tmp_path, lambda: now[0])
 
     def values() -> dict[str, float]:
         lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
@@ -46,7 +46,7 @@ def test_the_first_failure_of_every_code_is_an_increase(tmp_path: Path) -> None:
     """As Prometheus counts: the rise from look to look; a series that was never seen lower has not risen."""
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
     now = [0.0]
-    metrics = Metrics(jobs, dict, lambda: now[0])
+    metrics = Metrics(jobs, dict, tmp_path, lambda: now[0])
     seen: dict[tuple[str, str, str], list[float]] = {}
 
     def look() -> None:
@@ -78,11 +78,23 @@ def test_the_first_failure_of_every_code_is_an_increase(tmp_path: Path) -> None:
 
 def test_replicas_and_their_gpu_memory_are_told_by_engine(tmp_path: Path) -> None:
     jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
-    busy = EngineState("vasa1", "", replicas=2, gpu_bytes=3 << 30, streams=2)
+    busy = EngineState("vasa1", "", replicas=2, gpu_bytes=3 << 30, streams=2, least=3, gpu_free=0.25)
     idle = EngineState("emo", "", state="on demand")
-    told = Metrics(jobs, lambda: {"vasa1": busy, "emo": idle}).text().decode()
+    told = Metrics(jobs, lambda: {"vasa1": busy, "emo": idle}, tmp_path).text().decode()
     jobs.close()
     assert 'lipsync_replicas{engine="vasa1"} 2.0' in told and 'lipsync_replicas{engine="emo"} 0.0' in told
     assert 'lipsync_gpu_memory_bytes{engine="vasa1"} 3.221225472e+09' in told
     assert 'lipsync_gpu_memory_bytes{engine="emo"} 0.0' in told
     assert 'lipsync_live_streams{engine="vasa1"} 2.0' in told and 'lipsync_live_streams{engine="emo"}' not in told
+    assert 'lipsync_replicas_least{engine="vasa1"} 3.0' in told and 'lipsync_replicas_least{engine="emo"} 0.0' in told
+    assert 'lipsync_gpu_memory_free_share{engine="vasa1"} 0.25' in told
+
+
+def test_the_disk_under_the_store_is_told(tmp_path: Path) -> None:
+    import shutil
+
+    jobs = open_jobs(f"sqlite:///{tmp_path / 'jobs.db'}")
+    told = dict(line.rsplit(" ", 1) for line in Metrics(jobs, dict, tmp_path).text().decode().splitlines() if line[0] != "#")
+    jobs.close()
+    assert float(told["lipsync_disk_bytes"]) == shutil.disk_usage(tmp_path).total
+    assert 0 < float(told["lipsync_disk_free_bytes"]) < float(told["lipsync_disk_bytes"])

@@ -201,7 +201,7 @@ def test_every_replica_is_asked_for_its_gpu_memory_and_metrics_tell_the_sum(jobs
     from ray import serve
 
     handle = serve.get_deployment_handle("fake", "lipsync")
-    assert handle.broadcast("weigh").results(timeout_s=PATIENCE) == [(0, 0)] * 2, "two replicas, and their GPUs are made up"
+    assert handle.broadcast("weigh").results(timeout_s=PATIENCE) == [(0, 0, 1.0)] * 2, "two replicas, and their GPUs are made up"
     wait_for(lambda: 'lipsync_replicas{engine="fake"} 2.0' in get("/metrics").text, "both replicas to be counted")
     assert 'lipsync_gpu_memory_bytes{engine="fake"} 0.0' in get("/metrics").text
 
