@@ -14,13 +14,20 @@ from deployments.engines.gaussian_splatting.face import Face, subset
 from deployments.engines.gaussian_splatting.network import DEVICE, Pose, Posed, draw, pose
 from deployments.engines.gaussian_splatting.rig import EYES, IRIS_REACH
 from deployments.face.composite import blur
+from deployments.face.mesh import FACE_POINTS, smoothstep
 from deployments.face.pose import CanonicalFaces
-from deployments.retrieval.warp import Place
+from deployments.portrait.eyes import lid_move
+from deployments.retrieval.settle import MOVED
+from deployments.retrieval.warp import STILL, Place, longest, smooth
+from kernels.mesh_warp import rasterize
 
 TILE = 16  # windows are whole tiles of the raster
 RIM = 0.006  # eye distances: how softly the lids cut
 LIMBUS = (1.05, 1.35)  # iris radii between which what was filmed takes over again
 STRETCH = (1.1, 2.3)  # iris radii between which the filmed eye is stretched beside the iris
+LID_DOWN, LID_UP = 0.7, 0.5  # how far an upper lid goes with an eye that looks down or up
+LID_LIMITS = (-0.35, 0.6)  # share of a blink
+SPARSE = 7  # every so manyth frame tells how open the eyes are
 BARE = 0.5  # share of an eye that must be open for its light to be measured
 
 Floats = NDArray[np.float32]
@@ -57,12 +64,46 @@ class Box:
         return picture[rows[:, None], columns[None]]
 
 
-class Looker:
-    """The eyes of a job: `filmed` and `wanted` [T, 2, 2] are iris centres in the head frame."""
+class LidMove:
+    """Upper lids go along with eyes that look up or down: displacements [T] of a share of a blink."""
 
-    def __init__(self, face: Face, faces: CanonicalFaces, codes: Floats, filmed: Floats, wanted: Floats, gain: float) -> None:
+    def __init__(self, own: Floats, down: Floats, width: float) -> None:
+        """`own` [T, U, 3] in the head frame; `down` [T] how far the eyes look down, in eye widths."""
+        self.any = bool(down.any())
+        if not self.any:
+            return
+        self.blink = lid_move(np.median(own[::SPARSE, :FACE_POINTS], axis=0).astype(np.float64)).astype(np.float32)
+        self.right = np.median(own[::SPARSE, :FACE_POINTS, 0], axis=0) < 0  # the subject's right, on the picture's left
+        heights = [np.mean([t[:, ring[12], 1] - t[:, ring[4], 1] for ring in LIDS], axis=0) for t in (own, own[::SPARSE])]
+        usual = max(float(np.median(heights[1])), 1e-3)
+        share = np.where(down > 0, LID_DOWN, LID_UP) * down * width / usual
+        # lids that are half shut have half the way left
+        self.share = np.clip(share, *LID_LIMITS) * np.clip(heights[0] / usual, 0, 1)
+
+    def reached(self, ring: tuple[int, ...]) -> list[int]:
+        """The vertices whose place an eye's window must hold."""
+        if not self.any:
+            return list(ring)
+        near = np.flatnonzero((np.abs(self.blink[:, 1]) > 1e-3) & (self.right == (ring is LIDS[0])))
+        return [*ring, *near.tolist()]
+
+    def moved(self, target: Floats, row: int) -> Floats:
+        """Vertices [U, 3] with the lids where they go."""
+        if not self.any:
+            return target
+        out = target.copy()
+        out[:FACE_POINTS] += self.share[row] * self.blink
+        return out
+
+
+class Looker:
+    """The eyes of a job: `filmed` and `wanted` [T, 2, 2] are iris centres in the head frame, `lids` what moves with them."""
+
+    def __init__(
+        self, face: Face, faces: CanonicalFaces, codes: Floats, filmed: Floats, wanted: Floats, lids: LidMove, gain: float
+    ) -> None:
         self.face, self.faces, self.codes, self.gain = face, faces, codes, gain
-        self.centres = (filmed, wanted)
+        self.centres, self.lids = (filmed, wanted), lids
         rig = face.rig
         around = np.isin(rig.triangles, [point for ring in LIDS for point in ring]).any(1)
         near = np.isin(rig.triangles, np.unique(rig.triangles[around])).any(1) | (rig.layer >= EYES)
@@ -71,7 +112,7 @@ class Looker:
 
     def boxes(self, row: int, target: Floats) -> list[Box]:
         """Windows of both eyes, of one size in whole tiles; `target` [U, 3] in the head frame."""
-        rings = [self.faces.to_pixels(target[list(ring)], row)[:, :2] for ring in LIDS]
+        rings = [self.faces.to_pixels(target[self.lids.reached(ring)], row)[:, :2] for ring in LIDS]
         lows = [np.floor(ring.min(0) - 4).astype(int) for ring in rings]
         sides = np.max([np.ceil(ring.max(0) + 5) - low for ring, low in zip(rings, lows, strict=True)], axis=0)
         width, height = (int(-(-side // TILE) * TILE) for side in sides)
@@ -79,14 +120,32 @@ class Looker:
 
     def eyes(self, row: int, target: Floats, boxes: list[Box], sources: list[Floats]) -> list[Eye]:
         """Both eyes, over what was filmed there (`sources`, windows [h, w, 3] of the boxes)."""
-        vertices = [self.faces.to_pixels(self.face.rig.whole(target[None], c[row][None])[0], row) for c in self.centres]
+        rig, places = self.face.rig, (target, self.lids.moved(target, row))
+        vertices = [
+            self.faces.to_pixels(rig.whole(place[None], centre[row][None])[0], row)
+            for place, centre in zip(places, self.centres, strict=True)
+        ]
         pictures = self._draw(row, np.stack(vertices), boxes)
         found = []
         for k, (box, source) in enumerate(zip(boxes, sources, strict=True)):
-            lids = vertices[0][list(LIDS[k]), :2] - (box.x, box.y)
-            discs = [self._disc(v, k) - np.array([box.x, box.y, 0], np.float32) for v in vertices]
-            found.append(self._eye(row, box, source, lids, discs, pictures[k], pictures[2 + k]))
+            corner = np.array([box.x, box.y, 0], np.float32)
+            lids = [v[list(LIDS[k])] - corner for v in vertices]
+            discs = [self._disc(v, k) - corner for v in vertices]
+            eye = self._eye(row, box, source, lids, discs, (pictures[k], pictures[2 + k]))
+            found.append(self._with_lids(eye, source, *(v[:FACE_POINTS] - corner for v in vertices)) if self.lids.any else eye)
         return found
+
+    def _with_lids(self, eye: Eye, source: Floats, filmed: Floats, wanted: Floats) -> Eye:
+        """The eye, and around it the skin of the lids that go with it."""
+        height, width = eye.alpha.shape
+        raster = rasterize(self.face.rig.face, wanted[:, :2], height, width)
+        way = smooth(raster, (filmed - wanted)[:, :2], wanted[:, :2])
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        skin = cv2.remap(source, x + way[..., 0], y + way[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        share = smoothstep((longest(way) - STILL) / (MOVED - STILL))
+        total = 1 - (1 - eye.alpha) * (1 - share)
+        mine = (eye.alpha / np.maximum(total, 1e-6))[..., None]
+        return Eye(eye.x, eye.y, np.asarray(skin + mine * (eye.rgb - skin), np.float32), np.asarray(total, np.float32))
 
     def _disc(self, vertices: Floats, eye: int) -> Floats:
         """Centre and radius [3] of an iris in pixels."""
@@ -107,21 +166,23 @@ class Looker:
             picture = draw(twice, corner, boxes[0].height, boxes[0].width)
         return np.asarray((picture.colours / picture.alpha[..., None].clamp_min(0.5)).cpu().numpy() * 255, np.float32)
 
-    def _eye(self, row: int, box: Box, source: Floats, lids: Floats, discs: list[Floats], before: Floats, after: Floats) -> Eye:
-        open_ = opening(lids, (box.height, box.width), float(self.faces.scale[row]))
+    def _eye(
+        self, row: int, box: Box, source: Floats, lids: list[Floats], discs: list[Floats], pictures: tuple[Floats, Floats]
+    ) -> Eye:
+        """One eye from its picture as filmed and as wanted; the fine band is the filmed iris, where it was to be seen."""
+        filmed, wanted = (opening(ring[:, :2], (box.height, box.width), float(self.faces.scale[row])) for ring in lids)
         y, x = np.mgrid[: box.height, : box.width].astype(np.float32)
         away = [np.hypot(x - disc[0], y - disc[1]) / max(float(disc[2]), 1.0) for disc in discs]
-        close = np.minimum(*away)
-        alpha = open_ * fade(close, *LIMBUS)
-        light = (source - before)[open_ > BARE]
-        drawn = after + (light.mean(0) if len(light) else 0)
+        light = (source - pictures[0])[filmed > BARE]
+        drawn = pictures[1] + (light.mean(0) if len(light) else 0)
         shift = (discs[1] - discs[0])[:2]
         pull = fade(away[1], *STRETCH)
-        there = np.stack([x - shift[0] * pull, y - shift[1] * pull], -1)
-        bent = cv2.remap(source, there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-        was = cv2.remap(open_, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-        apart = drawn - bent
-        rgb = drawn + (self.gain * was[..., None]) * (blur(apart) - apart)
+        there = (x - shift[0] * pull, y - shift[1] * pull)
+        bent = cv2.remap(source, *there, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        seen = np.asarray(cv2.remap(filmed, *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+        apart = np.asarray(drawn - bent, np.float32)
+        rgb = drawn + (self.gain * seen[..., None]) * (blur(apart) - apart)
+        alpha = wanted * fade(np.minimum(*away), *LIMBUS)
         return Eye(box.x, box.y, np.asarray(rgb, np.float32), np.asarray(alpha, np.float32))
 
 

@@ -16,7 +16,7 @@ from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.face import Face, load_face
 from deployments.engines.gaussian_splatting.face_shots import irises
 from deployments.engines.gaussian_splatting.filmed import IRISES
-from deployments.engines.gaussian_splatting.look import Box, Eye, Looker
+from deployments.engines.gaussian_splatting.look import Box, Eye, LidMove, Looker
 from deployments.engines.gaussian_splatting.network import DEVICE, Pose, draw, pose
 from deployments.engines.gaussian_splatting.options import Turn, eased
 from deployments.engines.gaussian_splatting.render import SURE, TILE, Stage
@@ -70,7 +70,8 @@ class FaceStage(Stage):
         seen = irises(track.landmarks[kept][:, IRISES, :2], face.rig, faces.rotation, faces.scale, faces.translation)
         gaze = self.share[:, None, None] * turn.gaze()[None, None] * face.rig.width[None, :, None]
         self.iris = (seen + gaze).astype(np.float32)
-        self.looker = Looker(face, self.posed, self.codes, seen, self.iris, config.texture_gain)
+        lids = LidMove(self.plan.own, self.share * turn.gaze_y, float(face.rig.width.mean()))
+        self.looker = Looker(face, self.posed, self.codes, seen, self.iris, lids, config.texture_gain)
         if turn.posed:
             light = None if track.light is None else track.light[kept]
             self.plan.choice = select(head.bank, self.plan.wanted, self.posed.angles(), config.retrieval, light)
@@ -134,7 +135,7 @@ class FaceStage(Stage):
         textured = followed.copy()
         textured[part] = self._face(piece, followed[part], piece.drawn(window, followed[part]))
         if self.turn.looking:
-            for eye in self._eyes(piece.row, followed, (here.x, here.y)):
+            for eye in self._eyes(piece.row, textured, (here.x, here.y)):
                 lay_on(textured, eye, (here.x, here.y))
         return settle(here, frame, textured, followed=followed)
 
