@@ -1,7 +1,8 @@
 """Gaussian rasterizer against a peer, in one process, on the same scene, after the same check.
 
 On a CPU the peer of the raster is eager torch; on a GPU the peer of the whole chain is gsplat (PyPI, compiled there).
-Where the two pictures differ by more than rounding allows, no times are printed for that scene and the exit code is 1.
+Where the two pictures, or the gradients, differ by more than rounding allows, no times are printed for that scene and the
+exit code is 1. Without a GPU, `--device cuda` says so and measures nothing.
 
     python -m benchmarks.kernels.gaussians [--device cuda] [--full] [--tile 8] [--save benchmarks/results/gaussians_cpu.json]
 
@@ -12,6 +13,7 @@ the machine would otherwise be counted; wall time stands beside it. The last lin
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -32,9 +34,11 @@ from kernels.gaussian_raster import rasterize
 from kernels.gaussians import render
 from kernels.splats import Splats
 
+APART = 0.02  # of a gradient's length: splats at the threshold count in one picture and not in the other
 FLIP = 1 / 255 + 1e-3  # rounding may let one splat at the threshold count or not
 SMALL, FLIPS = 1e-4, 0.01  # and does so in few pixels; all others agree this well
 Times = dict[str, float]
+Picture = Callable[[list[Tensor]], Tensor]
 
 
 def agree(one: Tensor, two: Tensor) -> dict[str, Any]:
@@ -42,6 +46,19 @@ def agree(one: Tensor, two: Tensor) -> dict[str, Any]:
     apart = (one - two).abs().amax(-1)
     found = {"largest": apart.max().item(), "share_above_1e-4": (apart > SMALL).float().mean().item()}
     return {**found, "same": bool(found["largest"] <= FLIP and found["share_above_1e-4"] <= FLIPS)}
+
+
+def agree_both_ways(ours: Picture, peer: Picture, inputs: list[Tensor]) -> dict[str, Any]:
+    """Whether two ways to a picture have the same picture and the same gradients of its weighted sum."""
+    pictures, gradients = [], []
+    for way in (ours, peer):
+        leaves = [t.detach().clone().requires_grad_() for t in inputs]
+        pictures.append(way(leaves))
+        weights = torch.linspace(-1, 1, pictures[0].numel(), device=pictures[0].device).view_as(pictures[0])
+        gradients.append(torch.autograd.grad((pictures[-1] * weights).sum(), leaves))
+    found = agree(pictures[0].detach(), pictures[1].detach())
+    apart = [((one - two).norm() / two.norm().clamp(min=1e-12)).item() for one, two in zip(*gradients, strict=True)]
+    return {**found, "gradients_apart": apart, "same": bool(found["same"] and max(apart) <= APART)}
 
 
 def time_cpu(work: Callable[[], object], least: int, seconds: float) -> Times:
@@ -70,7 +87,7 @@ def time_cuda(work: Callable[[], object], frames: int) -> Times:
     return {"ms": sorted(start.elapsed_time(end) for start, end in events)[15] / frames, "runs": 30}
 
 
-def with_backward(work: Callable[[list[Tensor]], Tensor], inputs: list[Tensor]) -> Callable[[], object]:
+def with_backward(work: Picture, inputs: list[Tensor]) -> Callable[[], object]:
     leaves = [t.detach().clone().requires_grad_() for t in inputs]
     weights = torch.rand_like(work(leaves))
     return lambda: torch.autograd.grad((work(leaves) * weights).sum(), leaves)
@@ -90,8 +107,7 @@ def measure_cpu(splats: int, height: int, width: int, seconds: float) -> dict[st
 
     rest = (screen.depths, screen.extents)
     inputs = [screen.means, screen.conics, head.opacities, head.colours]
-    with torch.no_grad():
-        row: dict[str, Any] = {"entries": int(tiles.needed), "check": agree(ours(inputs), eager(inputs))}
+    row: dict[str, Any] = {"entries": int(tiles.needed), "check": agree_both_ways(ours, eager, inputs)}
     if not row["check"]["same"]:
         return row
     with torch.no_grad():
@@ -139,10 +155,10 @@ def measure_cuda(frames: int, splats: int, height: int, width: int, tile: int) -
         return gsplat_picture(head, leaves)
 
     inputs = head.inputs()
+    row: dict[str, Any] = {"capacity": capacity, "check": agree_both_ways(ours, peer, inputs)}
+    if not row["check"]["same"]:
+        return row
     with torch.no_grad():
-        row: dict[str, Any] = {"capacity": capacity, "check": agree(ours(inputs), peer(inputs))}
-        if not row["check"]["same"]:
-            return row
         row["render"] = time_cuda(lambda: ours(inputs), frames)
         row["render_gsplat"] = time_cuda(lambda: peer(inputs), frames)
     row["render_both_ways"] = time_cuda(with_backward(ours, inputs), frames)
@@ -150,6 +166,13 @@ def measure_cuda(frames: int, splats: int, height: int, width: int, tile: int) -
     row["times_faster"] = row["render_gsplat"]["ms"] / row["render"]["ms"]
     row["times_faster_both_ways"] = row["render_both_ways_gsplat"]["ms"] / row["render_both_ways"]["ms"]
     return row
+
+
+def lacks() -> str:
+    """What a comparison on a GPU misses here; empty where nothing is."""
+    if not torch.cuda.is_available():
+        return "no GPU"
+    return "" if importlib.util.find_spec("gsplat") else "gsplat is not installed (pip install gsplat==1.5.3)"
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -162,9 +185,10 @@ def machine(device: str) -> dict[str, Any]:
 
 def show(name: str, row: dict[str, Any]) -> None:
     if not row["check"]["same"]:
-        print(f"{name}: PICTURES DIFFER {row['check']}: no times")
+        print(f"{name}: PICTURES OR GRADIENTS DIFFER {row['check']}: no times")
         return
-    print(f"{name}: pictures agree, largest difference {row['check']['largest']:.1e}")
+    check = row["check"]
+    print(f"{name}: pictures agree within {check['largest']:.1e}, gradients within {max(check['gradients_apart']):.1e}")
     for key, value in row.items():
         if isinstance(value, dict) and "ms" in value:
             wall = f"  wall {value['wall_ms']:9.2f}" if "wall_ms" in value else ""
@@ -180,6 +204,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="time for each CPU measurement")
     parser.add_argument("--save", type=Path, help="the JSON; benchmarks/results/gaussians_DEVICE.json if not given")
     args = parser.parse_args()
+    missing = lacks() if args.device == "cuda" else ""
+    if missing:
+        print(f"{missing}: nothing was measured, there are no times and no ratio")
+        return 1
     torch.set_num_threads(1)
     sizes = [(512, 512), (1920, 1080)] if args.full or args.device == "cuda" else [(512, 512)]
     counts = (20_000, 50_000, 150_000) if args.full or args.device == "cuda" else (20_000, 50_000)

@@ -10,7 +10,7 @@ from torch import Tensor
 from kernels.splats import tile_grid
 
 
-@torch.library.custom_op("lipsync::gaussian_bin", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::gaussian_bin", mutates_args=(), device_types="cpu")
 def gaussian_bin(
     means: Tensor,
     conics: Tensor,
@@ -23,23 +23,6 @@ def gaussian_bin(
     capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Entries [capacity] int32, starts [B * tiles + 1] int32, needed [1] int64."""
-    from kernels.gaussian_bin.gpu import launch_bin
-
-    return launch_bin(means, conics, depths, extents, opacities, height, width, tile, capacity)
-
-
-@gaussian_bin.register_kernel("cpu")
-def _bin_cpu(
-    means: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    extents: Tensor,
-    opacities: Tensor,
-    height: int,
-    width: int,
-    tile: int,
-    capacity: int,
-) -> tuple[Tensor, Tensor, Tensor]:
     import numpy as np
 
     from kernels.gaussian_bin.cpu import depth_order, fill_tiles, find_tiles
@@ -63,18 +46,16 @@ def _bin_cpu(
     return torch.from_numpy(entries), torch.from_numpy(starts), needed
 
 
+@gaussian_bin.register_kernel("cuda")
+def _bin_cuda(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from kernels.gaussian_bin.gpu import launch_bin
+
+    return launch_bin(*inputs)
+
+
 @gaussian_bin.register_fake
-def _bin_fake(
-    means: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    extents: Tensor,
-    opacities: Tensor,
-    height: int,
-    width: int,
-    tile: int,
-    capacity: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _bin_fake(means: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    height, width, tile, capacity = rest[-4:]
     rows, columns = tile_grid(height, width, tile)
     starts = means.new_empty(means.shape[0] * rows * columns + 1, dtype=torch.int32)
     return means.new_empty(capacity, dtype=torch.int32), starts, means.new_empty(1, dtype=torch.int64)

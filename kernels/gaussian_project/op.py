@@ -12,7 +12,7 @@ from kernels.threads import cut, run_spans
 SPAN = 4096  # Gaussians a thread; below it starting a thread costs more than it saves
 
 
-@torch.library.custom_op("lipsync::gaussian_project", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::gaussian_project", mutates_args=(), device_types="cpu")
 def gaussian_project(
     means: Tensor,
     quats: Tensor,
@@ -28,26 +28,6 @@ def gaussian_project(
     blur: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Means [B, N, 2], conics [B, N, 3], depths [B, N], extents [B, N, 2]; `view` is [B or 1, 12]."""
-    from kernels.gaussian_project.gpu import launch_project
-
-    return launch_project(means, quats, scales, opacities, view, intrinsics, frames, height, width, near, far, blur)
-
-
-@gaussian_project.register_kernel("cpu")
-def _project_cpu(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    view: Tensor,
-    intrinsics: Tensor,
-    frames: int,
-    height: int,
-    width: int,
-    near: float,
-    far: float,
-    blur: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from kernels.gaussian_project.cpu import project_forward
 
     out = _project_fake(means, quats, scales, opacities, view, intrinsics, frames)
@@ -63,6 +43,13 @@ def _project_cpu(
     return out
 
 
+@gaussian_project.register_kernel("cuda")
+def _project_cuda(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from kernels.gaussian_project.gpu import launch_project
+
+    return launch_project(*inputs)
+
+
 @gaussian_project.register_fake
 def _project_fake(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, view: Tensor, intrinsics: Tensor, frames: int, *_: Any
@@ -76,7 +63,7 @@ def _project_fake(
     )
 
 
-@torch.library.custom_op("lipsync::gaussian_project_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::gaussian_project_backward", mutates_args=(), device_types="cpu")
 def gaussian_project_backward(
     means: Tensor,
     quats: Tensor,
@@ -92,28 +79,6 @@ def gaussian_project_backward(
     grad_depths: Tensor,
 ) -> Tensor:
     """Gradients [B, N, 10] by mean, quaternion and scales, frame by frame."""
-    from kernels.gaussian_project.gpu import launch_project_backward
-
-    return launch_project_backward(
-        means, quats, scales, view, intrinsics, height, width, conics, extents, grad_means, grad_conics, grad_depths
-    )
-
-
-@gaussian_project_backward.register_kernel("cpu")
-def _project_backward_cpu(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    view: Tensor,
-    intrinsics: Tensor,
-    height: int,
-    width: int,
-    conics: Tensor,
-    extents: Tensor,
-    grad_means: Tensor,
-    grad_conics: Tensor,
-    grad_depths: Tensor,
-) -> Tensor:
     from kernels.gaussian_project.cpu import project_backward
 
     out = means.new_empty(*extents.shape[:2], 10)
@@ -127,6 +92,13 @@ def _project_backward_cpu(
 
     run_spans(work, cut(means.shape[1], SPAN))
     return out
+
+
+@gaussian_project_backward.register_kernel("cuda")
+def _project_backward_cuda(*inputs: Any) -> Tensor:
+    from kernels.gaussian_project.gpu import launch_project_backward
+
+    return launch_project_backward(*inputs)
 
 
 @gaussian_project_backward.register_fake

@@ -1,4 +1,10 @@
-"""Registers the raster with torch: CUDA is Triton, CPU is numba, shapes are known without running either."""
+"""Registers the raster with torch: CPU is numba, CUDA is Triton, shapes are known without running either.
+
+The CPU path carries the signature of the operation; the others take what comes, in its order.
+"""
+
+The CPU path carries the signature of the operation; the others take what comes in its order.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ from kernels.threads import cut, run_spans
 SPAN = 8192  # tile entries a thread; below it starting a thread costs more than it saves
 
 
-@torch.library.custom_op("lipsync::gaussian_raster", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::gaussian_raster", mutates_args=(), device_types="cpu")
 def gaussian_raster(
     means: Tensor,
     conics: Tensor,
@@ -29,26 +35,6 @@ def gaussian_raster(
     tile: int,
 ) -> tuple[Tensor, Tensor]:
     """Colours [B, H, W, C] and alpha [B, H, W]; NaN if the lists of entries were cut."""
-    from kernels.gaussian_raster.gpu import launch_raster
-
-    return launch_raster(*(means, conics, extents, opacities, colours, background, entries, starts, needed), height, width, tile)
-
-
-@gaussian_raster.register_kernel("cpu")
-def _raster_cpu(
-    means: Tensor,
-    conics: Tensor,
-    extents: Tensor,
-    opacities: Tensor,
-    colours: Tensor,
-    background: Tensor,
-    entries: Tensor,
-    starts: Tensor,
-    needed: Tensor,
-    height: int,
-    width: int,
-    tile: int,
-) -> tuple[Tensor, Tensor]:
     from kernels.gaussian_raster.cpu import forward_kernel
 
     out = colours.new_empty(means.shape[0], height, width, colours.shape[2])
@@ -84,26 +70,21 @@ def _frame(
     return packed, own, [0, *bounds[1:-1], tiles]
 
 
+@gaussian_raster.register_kernel("cuda")
+def _raster_cuda(*inputs: Any) -> tuple[Tensor, Tensor]:
+    from kernels.gaussian_raster.gpu import launch_raster
+
+    return launch_raster(*inputs)
+
+
 @gaussian_raster.register_fake
-def _raster_fake(
-    means: Tensor,
-    conics: Tensor,
-    extents: Tensor,
-    opacities: Tensor,
-    colours: Tensor,
-    background: Tensor,
-    entries: Tensor,
-    starts: Tensor,
-    needed: Tensor,
-    height: int,
-    width: int,
-    tile: int,
-) -> tuple[Tensor, Tensor]:
+def _raster_fake(*inputs: Any) -> tuple[Tensor, Tensor]:
+    means, colours, (height, width) = inputs[0], inputs[4], inputs[9:11]
     frames = means.shape[0]
     return colours.new_empty(frames, height, width, colours.shape[2]), colours.new_empty(frames, height, width)
 
 
-@torch.library.custom_op("lipsync::gaussian_raster_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::gaussian_raster_backward", mutates_args=(), device_types="cpu")
 def gaussian_raster_backward(
     means: Tensor,
     conics: Tensor,
@@ -121,31 +102,6 @@ def gaussian_raster_backward(
     tile: int,
 ) -> Tensor:
     """Per frame and splat [B, N, 6 + C]: moments 1, x, y, xx, xy, yy of the gradient by the exponent, then by colours."""
-    from kernels.gaussian_raster.gpu import launch_raster_backward
-
-    return launch_raster_backward(
-        *(means, conics, extents, opacities, colours, background, entries, starts, needed),
-        *(out, alpha, grad_out, grad_alpha, tile),
-    )
-
-
-@gaussian_raster_backward.register_kernel("cpu")
-def _raster_backward_cpu(
-    means: Tensor,
-    conics: Tensor,
-    extents: Tensor,
-    opacities: Tensor,
-    colours: Tensor,
-    background: Tensor,
-    entries: Tensor,
-    starts: Tensor,
-    needed: Tensor,
-    out: Tensor,
-    alpha: Tensor,
-    grad_out: Tensor,
-    grad_alpha: Tensor,
-    tile: int,
-) -> Tensor:
     from kernels.gaussian_raster.cpu import backward_kernel
 
     grads = means.new_zeros(means.shape[0], means.shape[1], 6 + colours.shape[2])
@@ -166,6 +122,13 @@ def _raster_backward_cpu(
         for other in sums[1:]:
             grads[b] += other
     return grads
+
+
+@gaussian_raster_backward.register_kernel("cuda")
+def _raster_backward_cuda(*inputs: Any) -> Tensor:
+    from kernels.gaussian_raster.gpu import launch_raster_backward
+
+    return launch_raster_backward(*inputs)
 
 
 @gaussian_raster_backward.register_fake

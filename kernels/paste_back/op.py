@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ def _rim_fake(frames: Tensor, patches: Tensor, mask: Tensor, plan: Tensor, nv12:
     return plan.new_empty((frames.shape[0], CHUNKS, MOMENTS))
 
 
-@torch.library.custom_op("lipsync::paste_back", mutates_args=("frames",), device_types="cuda")
+@torch.library.custom_op("lipsync::paste_back", mutates_args=("frames",), device_types="cpu")
 def paste_back_op(
     frames: Tensor,
     patches: Tensor,
@@ -43,40 +45,18 @@ def paste_back_op(
     nv12: bool,
 ) -> None:
     """Writes into frames; rows and columns are those of the largest box of the plan."""
-    from kernels.paste_back.gpu import launch_paste
-
-    launch_paste(frames, patches, mask, texture, plan, moments, rows, columns, gain, nv12)
-
-
-@paste_back_op.register_kernel("cpu")
-def _paste_cpu(
-    frames: Tensor,
-    patches: Tensor,
-    mask: Tensor,
-    texture: Tensor | None,
-    plan: Tensor,
-    moments: Tensor | None,
-    rows: int,
-    columns: int,
-    gain: float,
-    nv12: bool,
-) -> None:
     from kernels.paste_back.cpu import paste
 
     paste(frames, patches, mask, texture, plan, moments, gain, nv12)
 
 
+@paste_back_op.register_kernel("cuda")
+def _paste_cuda(*inputs: Any) -> None:
+    from kernels.paste_back.gpu import launch_paste
+
+    launch_paste(*inputs)
+
+
 @paste_back_op.register_fake
-def _paste_fake(
-    frames: Tensor,
-    patches: Tensor,
-    mask: Tensor,
-    texture: Tensor | None,
-    plan: Tensor,
-    moments: Tensor | None,
-    rows: int,
-    columns: int,
-    gain: float,
-    nv12: bool,
-) -> None:
+def _paste_fake(*_: Any) -> None:
     return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.kernels import gaussians
 from kernels.gaussian_project.reference import project_reference
 from kernels.gaussian_raster.reference import raster_reference
 from kernels.gaussians import render
@@ -98,3 +100,20 @@ def test_a_gpu_draws_the_same_and_fits_a_cuda_graph() -> None:
         again = render(*moved, camera, background=scene.background.cuda(), capacity=20000)
     graph.replay()
     torch.testing.assert_close(again.colours, found.colours)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_benchmark_has_no_ratio_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gaussians", "--device", "cuda", "--save", str(tmp_path / "times.json")])
+    assert gaussians.main() == 1
+    assert "no GPU" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_the_benchmark_times_nothing_whose_pictures_or_gradients_differ() -> None:
+    x = torch.linspace(0.1, 1, 48).reshape(1, 4, 4, 3)
+    assert gaussians.agree_both_ways(lambda t: t[0] ** 2, lambda t: t[0] * t[0], [x])["same"]
+    steep = gaussians.agree_both_ways(lambda t: t[0] ** 2, lambda t: t[0].detach() * t[0], [x])
+    assert steep["largest"] == 0 and not steep["same"], "half the gradient"
+    assert not gaussians.agree_both_ways(lambda t: t[0] ** 2, lambda t: t[0] ** 2 + 0.01, [x])["same"]
