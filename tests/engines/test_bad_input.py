@@ -18,16 +18,19 @@ from deployments.engines.video_rewrite.config import VideoRewriteConfig
 from deployments.engines.video_rewrite.engine import VideoRewrite
 from deployments.errors import LipSyncError, NoFaceError, WeightsError
 from deployments.face.landmarks import LIPS_OUTER
+from deployments.face.mesh import skin_of
 from deployments.face.track import track_clip
 from deployments.media.decode import decode
 from deployments.media.probe import probe
 from deployments.motion.dubbing import track_coefficients
 from deployments.retrieval.bank import load_bank
 from deployments.retrieval.plan import Plan
+from deployments.retrieval.warp import place, unseen, veiled
 from tests.engines.bad_input_kit import in_a_wall, relit, turning, write_clip
 
 ENGINES = ("video_rewrite", "gaussian_splatting", "vasa1", "emo")
 FEW = 8  # usable frames: enough for an avatar, too few to learn from
+FAR_CHEEK, NEAR_CHEEK = [207, 187], [427, 411]  # mesh points beside the mouth, the picture's left and right
 HALF = 10  # frames in each of two lights
 
 
@@ -123,6 +126,26 @@ def test_a_head_that_turns_is_left_alone_in_profile_and_taken_up_again(talking, 
     avatar = VideoRewrite().fit(clip, track, tmp_path / "avatar")
     patches = list(VideoRewrite().render(avatar, own_motion(track, avatar), decode(clip, Span(0, 9)), track, Span(0, 9)))
     assert [patch is not None for patch in patches] == track.usable.tolist()
+
+
+def test_a_cheek_that_was_seen_from_the_side_is_not_pulled_out_to_its_width(talking, small_avatars: dict[str, Avatar]) -> None:
+    bank = load_bank(small_avatars["video_rewrite"].path)
+    target = bank.vertices[0]
+    nose, rows, weights = float(target[4, 0]), np.array([1, 2], np.int32), np.full(2, 0.5, np.float32)
+    skin = skin_of(bank.mesh)
+    assert not unseen(bank, target, rows, weights, skin)[FAR_CHEEK].any()
+    turned = bank.vertices.copy()
+    left = turned[..., 0] < nose
+    turned[left, 0] = nose + 0.15 * (turned[left, 0] - nose)  # as a head that turns to its right shows it
+    turned[:, 33] = bank.vertices[:, 33]  # the eye that sizes are told by stays
+    hidden = unseen(replace(bank, vertices=turned), target, rows, weights, skin)
+    assert (hidden[FAR_CHEEK] > 0.9).all() and not hidden[NEAR_CHEEK].any()
+    here = place(bank, target, target, (talking.clip.height, talking.clip.width), skin)
+    assert here is not None
+    veil = veiled(here, hidden, target)
+    for point, kept in ((FAR_CHEEK[0], False), (NEAR_CHEEK[0], True)):
+        x, y = np.rint(target[point]).astype(int) - (here.x, here.y)
+        assert here.alpha[y, x] > 0.2 and (veil.alpha[y, x] > 0.9 * here.alpha[y, x]) == kept
 
 
 def test_mouths_are_taken_from_the_same_light(talking, tmp_path: Path) -> None:
