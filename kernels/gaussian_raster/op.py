@@ -3,9 +3,6 @@
 The CPU path carries the signature of the operation; the others take what comes, in its order.
 """
 
-The CPU path carries the signature of the operation; the others take what comes in its order.
-"""
-
 from __future__ import annotations
 
 import bisect
