@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.checks import ShapeError, check_no_gradient, check_numbers, check_shape, check_size
+from kernels.checks import ShapeError, check_numbers, check_shape, check_size
 from kernels.gaussian_project.op import gaussian_project
 from kernels.splats import BLUR, Camera, Splats
 
@@ -23,7 +23,7 @@ def _frames(**tensors: Tensor) -> int:
 
 
 def project(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, blur: float = BLUR) -> Splats:
-    """Project Gaussians; gradients flow to means, quaternions and scales.
+    """Project Gaussians; gradients flow to means, quaternions, scales and the camera.
 
     means [B, N, 3], quats [B, N, 4] (w, x, y, z; any length but zero), scales [B, N, 3] (standard deviations, >= 0),
     opacities [B, N] in 0..1 (only decides what can be seen). Each of them, and the camera, may have a first
@@ -42,7 +42,6 @@ def project(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, cam
     check_shape("camera.view", view[..., :3, :] if view.ndim == 3 else view, ("B?", 3, 4), sizes)
     check_shape("camera.intrinsics", intrinsics, ("B?", 4), sizes)
     check_numbers(means.device, means=means, quats=quats, scales=scales, opacities=opacities, view=view, intrinsics=intrinsics)
-    check_no_gradient("cameras are given, not fitted", view=view, intrinsics=intrinsics)
     if not (blur > 0 and 0 < camera.near < camera.far):
         raise ShapeError(f"expected blur > 0 and 0 < near < far, got blur {blur}, near {camera.near}, far {camera.far}")
     rows = view[:, :3].reshape(view.shape[0], 12).contiguous()

@@ -120,7 +120,13 @@ def _backward(ctx: Any, grad_means: Tensor, grad_conics: Tensor, grad_depths: Te
     all_frames = gaussian_project_backward(means, quats, scales, view, intrinsics, *ctx.size, conics, extents, *grads)
     parts = all_frames.split([3, 4, 3], -1)
     own = [part.sum_to_size(t.shape) for part, t in zip(parts, (means, quats, scales), strict=True)]
-    return (*own, *[None] * 9)
+    by_view = by_intrinsics = None
+    if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
+        from kernels.gaussian_project.camera import camera_gradients
+
+        found = camera_gradients((means, quats, scales), view, intrinsics, ctx.size, (conics, extents), grads)
+        by_view, by_intrinsics = (part.sum_to_size(t.shape) for part, t in zip(found, (view, intrinsics), strict=True))
+    return (*own, None, by_view, by_intrinsics, *[None] * 6)
 
 
 gaussian_project.register_autograd(_backward, setup_context=_keep)
