@@ -17,7 +17,7 @@ from serve_app.planner import SyncMode
 
 Quality = Literal["high", "lossless", "small"]
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v")
-SLOT_MODES = ("silence", "cut_off", "bounce")  # speech too long for a slot is refused, ends with it, or makes it longer
+SLOT_MODES = ("silence", "cut_off", "bounce", "remap")  # speech too long for a slot is refused, ends with it, or makes it longer
 FREE_FACTOR = 3  # chunks, the joined file, and air
 
 
@@ -159,8 +159,8 @@ def check_slot_mode(mode: str) -> None:
     """Raise OptionError for a mode that means nothing for a part of a clip."""
     if mode not in SLOT_MODES:
         raise OptionError(
-            f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {mode}: "
-            "pictures are not played slower; bounce makes room by playing them back and forth"
+            f"expected a sync mode of {' or '.join(SLOT_MODES)} for slots, got {mode}: it begins the clip anew; "
+            "bounce makes room by playing the slot's pictures back and forth, remap by playing them slower"
         )
 
 

@@ -23,6 +23,7 @@ IN_FRONT = 0.05  # eye distances of the iris before the white: what is drawn fir
 IRIS_RADIUS = (0.17, 0.25)  # eye widths, whatever the tracker says
 WHITE_GRID, IRIS_GRID = (7, 5), (4, 4)  # corners across and down
 WHITE_MARGIN = 0.03  # eye distances around the widest opening
+EDGE_ON = 0.2  # of an eye's area: a face is not seen more from the side than that
 FARTHEST = 0.85  # sine of the largest angle that an eyeball turns
 
 Floats = NDArray[np.float32]
@@ -133,4 +134,7 @@ def _eyeball(filmed: Filmed, ring: tuple[int, ...]) -> tuple[NDArray[np.float64]
 def iris_places(pixels: Floats, rotation: Floats, scale: Floats, translation: Floats, depth: float) -> Floats:
     """Head-frame places [T, 2] (x, y) of iris centres seen at `pixels` [T, 2], on the plane z = `depth`."""
     seen = (pixels - translation[:, :2]) / scale[:, None] - rotation[:, :2, 2] * np.float32(depth)
-    return np.asarray(np.linalg.solve(rotation[:, :2, :2], seen[..., None])[..., 0], np.float32)
+    (a, b), (c, d) = rotation[:, :2, :2].transpose(1, 2, 0)
+    turned = np.maximum(a * d - b * c, EDGE_ON)
+    x, y = seen.T
+    return np.asarray(np.stack([d * x - b * y, a * y - c * x], -1) / turned[:, None], np.float32)

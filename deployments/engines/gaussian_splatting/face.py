@@ -102,7 +102,8 @@ def _check(face: Face) -> None:
     corners = int(rig.triangles.max()) + 1
     sound = (
         len(binding.owner) == len(binding.weights) == len(binding.layer) == count
-        and bool((binding.layer.diff() >= 0).all() or len(binding.lids) == 2)
+        and bool((binding.layer.diff() >= 0).all())
+        and len(binding.lids) == len(binding.irises) == 2
         and 0 <= int(binding.owner.min()) <= int(binding.owner.max()) < len(binding.triangles)
         and 0 <= int(binding.triangles.min()) <= int(binding.triangles.max()) < corners
         and all(bool(torch.isfinite(value).all()) for value in vars(face.gaussians).values())

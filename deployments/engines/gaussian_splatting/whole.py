@@ -25,10 +25,10 @@ from deployments.errors import RenderError
 from deployments.face.composite import across, blur, rim_of
 from deployments.face.landmarks import FACE_OVAL
 from deployments.face.mesh import FACE_POINTS
-from deployments.retrieval.plan import PlanKey
+from deployments.retrieval.plan import TURNED, PlanKey
 from deployments.retrieval.select import select
 from deployments.retrieval.settle import follow, settle
-from deployments.retrieval.warp import blend, shown, soft_mask
+from deployments.retrieval.warp import SMALLEST, blend, shown, smooth, soft_mask, unseen
 from kernels.checks import KernelError
 from kernels.mesh_warp import rasterize
 
@@ -67,6 +67,7 @@ class FaceStage(Stage):
         self.share = eased(motion.weight, track.usable)[kept]
         faces = self.plan.faces
         self.filmed_faces, self.posed = faces, turned(faces, turn.radians(), self.share)
+        self.held = self.posed.angles()
         seen = irises(track.landmarks[kept][:, IRISES, :2], face.rig, faces.rotation, faces.scale, faces.translation)
         gaze = self.share[:, None, None] * turn.gaze()[None, None] * face.rig.width[None, :, None]
         self.iris = (seen + gaze).astype(np.float32)
@@ -74,7 +75,7 @@ class FaceStage(Stage):
         self.looker = Looker(face, self.posed, self.codes, seen, self.iris, lids, config.texture_gain)
         if turn.posed:
             light = None if track.light is None else track.light[kept]
-            self.plan.choice = select(head.bank, self.plan.wanted, self.posed.angles(), config.retrieval, light)
+            self.plan.choice = select(head.bank, self.plan.wanted, self.held, config.retrieval, light)
 
     def _batch(self, batch: list[Picture]) -> Iterator[Patch | None]:
         if not self.turn.posed:
@@ -98,7 +99,7 @@ class FaceStage(Stage):
             return None
         rows, columns = shown(where.here.alpha)
         box = Box(where.here.x + columns.start, where.here.y + rows.start, columns.stop - columns.start, rows.stop - rows.start)
-        return HeadPiece(picture, row, where, box)
+        return None if min(box.width, box.height) < SMALLEST else HeadPiece(picture, row, where, box)
 
     def _vertices(self, row: int) -> tuple[Floats, Floats]:
         """Vertices [V, 3] of the head's mesh in pixels, filmed and wanted."""
@@ -154,7 +155,12 @@ class FaceStage(Stage):
         target = self.posed.to_pixels(self.plan.target[row], row)[:, :2]
         raster = rasterize(bank.mesh.triangles, target, box.height, box.width, (box.x, box.y))
         mask = soft_mask(bank, raster, target - np.array([box.x, box.y], np.float32))
-        mean, nearest = blend(bank, raster, self.plan.choice.rows[row], self.plan.choice.weights[row])
+        rows, weights = self.plan.choice.rows[row], self.plan.choice.weights[row]
+        mean, nearest = blend(bank, raster, rows, weights)
+        apart = np.abs(bank.angles[rows, 0] - self.held[row, 0]) > TURNED
+        if apart.any():  # a cheek that those pictures hardly saw is the frame's
+            hidden = unseen(bank, target, rows[apart], weights[apart], self.plan.skin)
+            mask = mask * (1 - np.clip(smooth(raster, hidden[:, None], target), 0, 1))
         rim = rim_of(mask)
         shift = plane(rim.shift(followed[rim.at] - nearest[rim.at]), mask.shape)
         return mask[..., None], mean + shift, nearest + shift
