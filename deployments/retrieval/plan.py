@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Avatar, Motion, Picture, Track
-from deployments.face.mesh import skin_of
+from deployments.face.mesh import skin_of, smoothstep
 from deployments.face.pose import CanonicalFaces, canonical
 from deployments.face.retarget import retarget
 from deployments.motion.dubbing import track_coefficients
@@ -20,6 +20,7 @@ from deployments.retrieval.sounds import EXTRA, load_sounds, sounds_of
 from deployments.retrieval.warp import Place, place, unseen, veiled
 
 TURNED = 0.2  # radians from which on a head shows much less of one cheek
+TURNED_MORE = 0.1  # and as many more until that counts in full: no frame may jump
 AWAY = 3  # frames without a face after which it may have come back otherwise
 
 
@@ -91,7 +92,7 @@ class Plan:
         if here is None:
             return None
         rows, weights = self.choice.rows[row], self.choice.weights[row]
-        turned = np.abs(self.bank.angles[rows, 0] - self.angles[row, 0]) > TURNED
+        turned = smoothstep((np.abs(self.bank.angles[rows, 0] - self.angles[row, 0]) - TURNED) / TURNED_MORE)
         if turned.any():
-            here = veiled(here, unseen(self.bank, target, rows[turned], weights[turned], self.skin), target)
+            here = veiled(here, unseen(self.bank, target, rows, weights * turned, self.skin), target)
         return row, here
