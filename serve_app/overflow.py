@@ -1,4 +1,4 @@
-"""Speech that is too long for its slot: the slot's frames go on back and forth until it ends, and all that follows comes later.
+"""Speech that is too long for its slot: its frames go on back and forth, or run slower, until it ends; what follows comes later.
 
 Pure: numbers in, a longer plan out.
 """
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from deployments.contracts import Clip, Segment
 from deployments.errors import OptionError
-from serve_app.planner import Plan, Timeline, describe, frame_ticks, ramp, segment_weight, split
+from serve_app.planner import Plan, SyncMode, Timeline, describe, frame_ticks, ramp, segment_weight, split
 
 FEWEST_FRAMES = 3  # of a slot that shall go back and forth
+ONE_OF = 3  # frames of a slot that runs slower is shown twice, at most: beyond that a person wades
+LENGTHENING = ("bounce", "remap")  # the modes that make a slot longer
 
 
 def slot_frames(clip: Clip, segment: Segment) -> tuple[int, int]:
@@ -46,15 +48,51 @@ def back_and_forth(clip: Clip, segment: Segment, more: Fraction) -> NDArray[np.i
     return np.concatenate(turns) if turns else np.zeros(0, np.int64)
 
 
-def longer(clip: Clip, segment: Segment, seconds: Fraction) -> Fraction:
+def slower(clip: Clip, segment: Segment, more: Fraction) -> NDArray[np.int64]:
+    """The slot's frames, as many of them shown twice as last `more` seconds together, evenly spread; or as many as may be."""
+    first, last = slot_frames(clip, segment)
+    lasting, frames = frame_ticks(clip), np.arange(first, last)
+    for count in range(1, len(frames) // ONE_OF + 1):
+        twice = first + (np.arange(count) * len(frames) + len(frames) // 2) // count
+        if int(lasting[twice].sum()) * clip.time_base >= more:
+            break
+    return np.sort(np.concatenate([frames, twice]))
+
+
+def shown_in(clip: Clip, segment: Segment, more: Fraction, mode: SyncMode) -> NDArray[np.int64]:
+    """Frames that a slot shows that shall last at least `more` seconds longer.
+
+    `remap` runs it slower, by a third at most; what is still missing then, and with `bounce` all, goes back and forth.
+    """
+    first, last = slot_frames(clip, segment)
+    order = slower(clip, segment, more) if mode == "remap" else np.arange(first, last)
+    missing = more - added(clip, segment, order)
+    return np.concatenate([order, back_and_forth(clip, segment, missing)]) if missing > 0 else order
+
+
+def added(clip: Clip, segment: Segment, order: NDArray[np.int64]) -> Fraction:
+    """Seconds by which the frames of a slot last longer than it was filmed."""
+    first, last = slot_frames(clip, segment)
+    lasting = frame_ticks(clip)
+    return (int(lasting[order].sum()) - int(lasting[first:last].sum())) * clip.time_base
+
+
+def longer(clip: Clip, segment: Segment, seconds: Fraction, mode: SyncMode = "bounce") -> Fraction:
     """How long a slot becomes that shall hold `seconds`: whole frames more, or as long as it is."""
     length = segment.end - segment.start
-    more = back_and_forth(clip, segment, seconds - length) if seconds > length else np.zeros(0, np.int64)
-    return length + int(frame_ticks(clip)[more].sum()) * clip.time_base
+    if seconds <= length:
+        return length
+    return length + added(clip, segment, shown_in(clip, segment, seconds - length, mode))
 
 
 def give_room(
-    plan: Plan, clip: Clip, wanted: Mapping[Segment, Fraction], chunks: int | None, workers: int, streams: bool
+    plan: Plan,
+    clip: Clip,
+    wanted: Mapping[Segment, Fraction],
+    chunks: int | None,
+    workers: int,
+    streams: bool,
+    mode: SyncMode = "bounce",
 ) -> Plan:
     """The plan with every slot as long as `wanted` tells; what follows a slot keeps its frames and comes later."""
     pieces: list[NDArray[np.int64]] = []
@@ -63,11 +101,12 @@ def give_room(
     shown, late = 0, Fraction(0)
     for segment in plan.segments:
         length = segment.end - segment.start
-        more = back_and_forth(clip, segment, wanted.get(segment, length) - length)
-        by = int(frame_ticks(clip)[more].sum()) * clip.time_base
-        if len(more):
-            last = slot_frames(clip, segment)[1]
-            pieces += [np.arange(shown, last), more]
+        more, by = wanted.get(segment, length) - length, Fraction(0)
+        if more > 0:
+            first, last = slot_frames(clip, segment)
+            order = shown_in(clip, segment, more, mode)
+            by = added(clip, segment, order)
+            pieces += [np.arange(shown, first), order]
             shown = last
             inserted.append((segment.end, by))
         moved.append(Segment(segment.start + late, segment.end + late + by))

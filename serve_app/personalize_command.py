@@ -30,7 +30,7 @@ Variables = Annotated[
 ]
 SlotMode = Annotated[
     SyncMode,
-    typer.Option(help="Too much for a slot: silence refuses it (default), cut_off ends it, bounce makes the slot longer."),
+    typer.Option(help="Too much for a slot: silence refuses it (default), cut_off ends it, bounce and remap make it longer."),
 ]
 
 Store = Annotated[str | None, typer.Option(help="Templates of a store (s3://…), or a server's; default: LIPSYNC_CACHE.")]

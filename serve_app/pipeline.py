@@ -42,7 +42,7 @@ from deployments.worker import (
 from serve_app.cache import TRACK_CODE, Cache, code_version, digest_of
 from serve_app.executor import Executor, LocalExecutor
 from serve_app.filmed import keep_filmed
-from serve_app.overflow import give_room
+from serve_app.overflow import LENGTHENING, give_room
 from serve_app.planner import Plan, check_clip, cut_at, make_plan, presence
 from serve_app.request import SyncRequest, check_request, check_room
 from serve_app.speech import fit_length, load_source, on_clip, seconds_of
@@ -170,9 +170,9 @@ def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = Fal
     placed = [(segment, speech) for segment, speech in loaded if segment is not None]
     whole = seconds_of(loaded[0][1])
     plan = make_plan(clip, whole, [segment for segment, _ in placed], request.sync_mode, request.chunks, workers, streams)
-    if request.sync_mode == "bounce" and any(source.pieces for source in request.speech):
+    if request.sync_mode in LENGTHENING and any(source.pieces for source in request.speech):
         lengths = {segment: seconds_of(speech) for segment, speech in placed}
-        plan = give_room(plan, clip, lengths, request.chunks, workers, streams)
+        plan = give_room(plan, clip, lengths, request.chunks, workers, streams, request.sync_mode)
         places = zip(sorted(placed, key=lambda part: part[0].start), plan.segments, strict=True)
         placed = [(segment, speech) for (_, speech), segment in places]
     plan = replace(plan, spans=cut_at(request.edges, len(plan.timeline.order)) or plan.spans)

@@ -14,7 +14,7 @@ import numpy as np
 
 from deployments.contracts import Clip, Segment, Speech
 from deployments.errors import SpeechError
-from serve_app.overflow import longer
+from serve_app.overflow import LENGTHENING, longer
 from serve_app.planner import SyncMode
 from serve_app.request import Piece, SpeechSource
 
@@ -39,7 +39,7 @@ def load_source(source: SpeechSource, voice: str | Path, clip: Clip | None = Non
 
 
 def speak_slot(source: SpeechSource, voice: str | Path, clip: Clip, mode: SyncMode) -> Speech:
-    """What is said in a slot, as long as it (with `bounce`, as it will be), sounding like the clip.
+    """What is said in a slot, as long as it (with `bounce` and `remap`, as it will be), sounding like the clip.
 
     Raises SpeechError, MediaError or OptionError.
     """
@@ -49,7 +49,7 @@ def speak_slot(source: SpeechSource, voice: str | Path, clip: Clip, mode: SyncMo
     segment, name = source.segment, source.voice or voice
     around = surroundings(clip.path, clip.digest, int(clip.pts[0]) * clip.time_base)
     seed = int(segment.start * 1000)
-    room = partial(longer, clip, segment) if mode == "bounce" else None
+    room = partial(longer, clip, segment, mode=mode) if mode in LENGTHENING else None
     length, cut = segment.end - segment.start, mode == "cut_off"
     try:
         return fit_to_slot(lambda speed: say(source.pieces, name, speed), length, around, cut, seed, room)

@@ -55,10 +55,11 @@ def check_text(text: str, voice: str = "default") -> None:
         raise SpeechError("expected text to speak, got none; write a sentence or give a sound file")
     if len(text) > LONGEST_TEXT:
         raise SpeechError(f"expected at most {LONGEST_TEXT} characters, got {len(text)}; split the text into several jobs")
-    foreign = sorted({c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, "")})
+    foreign = "".join(dict.fromkeys(c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, "")))
     if foreign:
         raise SpeechError(
-            f"expected text in Latin letters, got {''.join(foreign[:8])!r}; the voice speaks English only: give a sound file"
+            f"expected text in Latin letters, got {foreign[:8]!r}; the voice speaks English only: give a sound file, "
+            "or tell the sounds of a name, NAME|ipa:SOUNDS"
         )
     if not any(c.isalnum() for c in text):
         raise SpeechError(f"expected words or numbers, got only signs in {text[:40]!r}; write a sentence")

@@ -1,4 +1,4 @@
-"""A slot that gets longer (`bounce`): its frames go back and forth, and all that follows is the source's, later."""
+"""A slot that gets longer: its frames go back and forth (`bounce`) or run slower (`remap`); what follows comes later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deployments.media.probe import probe
 from deployments.media.sound import SourceSound, read_sound
 from serve_app.cache import Cache
 from serve_app.executor import SerialExecutor
-from serve_app.overflow import back_and_forth, give_room, longer
+from serve_app.overflow import back_and_forth, give_room, longer, shown_in
 from serve_app.personalize import Wanted, create_template, personalize
 from serve_app.planner import make_plan
 from serve_app.request import check_slot_mode
@@ -50,6 +50,24 @@ def test_every_step_of_a_longer_slot_is_to_a_neighbour_and_just_long_enough(more
     assert set(extra) <= set(range(10, 20)) and more <= 4 * len(extra) < more + 8
     assert longer(clip, slot, Fraction(40 + more, 100)) == Fraction(40 + 4 * len(extra), 100)
     assert longer(clip, slot, Fraction(39, 100)) == Fraction(40, 100)
+
+
+@pytest.mark.parametrize("more", [1, 4, 9, 12])
+def test_a_slower_slot_never_goes_back_and_holds_no_frame_long(more: int) -> None:
+    clip, slot = clip_of([4] * 50), seconds(40, 80)  # frames 10 to 19
+    order = shown_in(clip, slot, Fraction(more, 100), "remap")
+    steps = np.diff(order)
+    assert set(order) == set(range(10, 20)) and (order[0], order[-1]) == (10, 19) and set(steps) <= {0, 1}
+    held = np.flatnonzero(steps == 0)
+    assert more <= 4 * len(held) < more + 4 and (np.diff(held) > 2).all(), "evenly spread"
+    assert longer(clip, slot, Fraction(40 + more, 100), "remap") == Fraction(40 + 4 * len(held), 100)
+
+
+def test_what_a_slower_slot_cannot_hold_goes_back_and_forth() -> None:
+    clip, slot = clip_of([4] * 50), seconds(40, 80)
+    order = shown_in(clip, slot, Fraction(50, 100), "remap")
+    assert 4 * (len(order) - 10) >= 50 and set(np.abs(np.diff(order))) <= {0, 1} and order[-1] == 19
+    assert (np.diff(order[:13]) >= 0).all() and int((np.diff(order) == 0).sum()) == 3, "a third slower, and no more"
 
 
 def test_what_follows_keeps_its_own_clock() -> None:
@@ -108,12 +126,18 @@ def test_words_too_long_for_their_slot_make_the_video_longer(message: Path, trac
     rest, moved = old[round(1.7 * RATE) : round(2.6 * RATE)], round(shift * RATE)
     lag = np.argmax(np.correlate(new[round(1.7 * RATE) + moved - 300 :][: len(rest) + 600], rest, "valid")) - 300
     assert abs(lag) <= 2 and "a slot is longer than it was filmed" in comment(out)
+    slow = tmp_path / "slow.mp4"
+    personalize(template, {"name": Value("Maximilian")}, slow, Wanted("fake", "remap"), tracked, SerialExecutor())
+    late = probe(slow).frames - before.frames
+    assert late > 0 and {round(t * 25) for t, data in was if (t + Fraction(late, 25), data) in packets(slow)} == set(
+        range(40, 70)
+    )
     again = tmp_path / "short.mp4"
     personalize(template, {"name": Value("Ann")}, again, Wanted("fake", "bounce"), tracked, SerialExecutor())
     assert probe(again).frames == before.frames, "what fits stays as long as it was filmed"
-    check_slot_mode("bounce")
+    check_slot_mode("remap")
     with pytest.raises(OptionError, match="back and forth"):
-        check_slot_mode("remap")
+        check_slot_mode("loop")
 
 
 def comment(path: Path) -> str:

@@ -160,7 +160,7 @@ def test_what_cannot_be_said_is_refused_before_any_picture(template: Template, c
         check_speech(template, clip, long, "silence")
     check_speech(template, clip, long, "cut_off")
     with pytest.raises(OptionError, match="silence or cut_off"):
-        personalize(template, long, tmp_path / "o.mp4", Wanted("fake", "remap"), cache, SerialExecutor())
+        personalize(template, long, tmp_path / "o.mp4", Wanted("fake", "loop"), cache, SerialExecutor())
     assert not (tmp_path / "o.mp4").exists()
 
 
