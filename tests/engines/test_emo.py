@@ -120,7 +120,7 @@ def own_motion(fitted: Fitted, order: np.ndarray | None = None) -> Motion:
     """The clip's own lips; what is heard: the sounds of `order`."""
     coefficients = track_coefficients(fitted.track, load_bank(fitted.avatar.path).stable)
     speech = Speech(sound(kinds() if order is None else order), 48000)
-    extra = fitted.engine.animate(speech, fitted.clip, fitted.track, fitted.avatar, {}).extra
+    extra = fitted.engine.animate(speech, fitted.clip, fitted.track, fitted.avatar, {"liveliness": 0}).extra
     return Motion(coefficients, np.ones(FRAMES, np.float32), extra=extra)
 
 

@@ -31,7 +31,7 @@ class Emo:
         config = self.config.denoiser
         context = config.window + config.before
         return EngineLimits(
-            context_frames=context, sequential=False, options=("expression", "guidance", "seed", "singing", "steps")
+            context_frames=context, sequential=False, options=("expression", "guidance", "liveliness", "seed", "singing", "steps")
         )
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:

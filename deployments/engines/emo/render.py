@@ -1,4 +1,4 @@
-"""One frame: the training-free picture, and on it what the networks say that it lacks."""
+"""One frame: the training-free picture, on it what the networks say that it lacks, and brows that rise with the speech."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from deployments.contracts import Avatar, Motion, Patch, Picture, Track
+from deployments.engines.emo.brows import LIFT, with_brows
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.fit import load_learned
 from deployments.engines.emo.motion import told_wishes
@@ -29,6 +30,8 @@ class Studio:
 
     def __init__(self, key: StudioKey, config: EmoConfig) -> None:
         self.plan: Plan = plan_of(key.plan)
+        self.points = key.plan.track.landmarks
+        self._motion = key.plan.motion
         learned = load_learned(key.plan.avatar.path)
         self.share = learned.share
         self.generator: Generator | None = None
@@ -36,6 +39,11 @@ class Studio:
             from deployments.engines.emo.generate import Generator  # brings torch
 
             self.generator = Generator(self.plan, key.plan, learned, config)
+
+    def lift(self, frame: int) -> float:
+        """How far the brows of a frame rise, in eye distances."""
+        lift = self._motion.extra.get(LIFT)
+        return 0.0 if lift is None else float(lift[frame] * self._motion.weight[frame])
 
 
 class StudioKey:
@@ -81,4 +89,5 @@ def render_patch(studio: Studio, picture: Picture, config: EmoConfig) -> Patch |
         added, matrix = studio.generator.added(row)
         back = cv2.invertAffineTransform(matrix - np.array([[0, 0, here.x], [0, 0, here.y]]))
         correction = studio.share * onto(added, back, here.alpha.shape, cv2.BORDER_CONSTANT)
-    return settle(here, frame, two_band(coarse, nearest, config.texture_gain), correction)
+    mouth = settle(here, frame, two_band(coarse, nearest, config.texture_gain), correction)
+    return with_brows(mouth, picture, studio.points[picture.index], studio.lift(picture.index))
