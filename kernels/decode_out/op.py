@@ -1,26 +1,20 @@
-"""Registers the last step of a decoder with torch: CUDA is Triton, CPU is torch's own convolution (oneDNN)."""
+"""Registers the last step of a decoder with torch: CPU is torch's own convolution (oneDNN), CUDA is Triton."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@torch.library.custom_op("lipsync::decode_out", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::decode_out", mutates_args=(), device_types="cpu")
 def decode_out_op(x: Tensor, scale: Tensor, offset: Tensor, kernel: Tensor, shift: Tensor, nv12: Sequence[float]) -> Tensor:
     """x [B, H, W, C] times scale plus offset [B, C], SiLU, kernel [3, C, 3, 3] -> uint8 [B, H, W, 3].
 
     With the twelve numbers from RGB to Y, U and V: NV12 [B, 1.5 H, W].
     """
-    from kernels.decode_out.gpu import launch_decode_out
-
-    return launch_decode_out(x, scale, offset, kernel, shift, nv12)
-
-
-@decode_out_op.register_kernel("cpu")
-def _cpu(x: Tensor, scale: Tensor, offset: Tensor, kernel: Tensor, shift: Tensor, nv12: Sequence[float]) -> Tensor:
     y = torch.addcmul(offset[:, None, None], x.float(), scale[:, None, None])
     y = torch.nn.functional.silu(y, inplace=True).permute(0, 3, 1, 2)  # channels last already: nothing is copied
     picture = torch.nn.functional.conv2d(y, kernel, shift, padding=1).clamp_(-1, 1).add_(1).mul_(127.5)
@@ -34,7 +28,14 @@ def _cpu(x: Tensor, scale: Tensor, offset: Tensor, kernel: Tensor, shift: Tensor
     return torch.cat([luma, chroma], 1).clamp_(0, 255).round_().to(torch.uint8)
 
 
+@decode_out_op.register_kernel("cuda")
+def _cuda(*inputs: Any) -> Tensor:
+    from kernels.decode_out.gpu import launch_decode_out
+
+    return launch_decode_out(*inputs)
+
+
 @decode_out_op.register_fake
-def _fake(x: Tensor, scale: Tensor, offset: Tensor, kernel: Tensor, shift: Tensor, nv12: Sequence[float]) -> Tensor:
+def _fake(x: Tensor, *rest: Any) -> Tensor:
     batch, height, width, _ = x.shape
-    return x.new_empty((batch, height * 3 // 2, width) if nv12 else (batch, height, width, 3), dtype=torch.uint8)
+    return x.new_empty((batch, height * 3 // 2, width) if rest[-1] else (batch, height, width, 3), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Registers the projection with torch: CUDA is Triton, CPU is numba, shapes are known without running either."""
+"""Registers the projection with torch: CPU is numba, CUDA is Triton, shapes are known without running either."""
 
 from __future__ import annotations
 

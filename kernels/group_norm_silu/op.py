@@ -1,4 +1,4 @@
-"""Registers the fused normalisation with torch: CUDA is Triton, CPU is numba (backward: torch), autograd knows both ways."""
+"""Registers the fused normalisation with torch: CPU is numba (backward: torch), CUDA is Triton, autograd knows both ways."""
 
 from __future__ import annotations
 
@@ -8,52 +8,48 @@ import torch
 from torch import Tensor
 
 
-@torch.library.custom_op("lipsync::group_norm_silu", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::group_norm_silu", mutates_args=(), device_types="cpu")
 def group_norm_silu_op(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x [B, N, C] -> the same size; mean and 1 / deviation [B, groups], float32."""
-    from kernels.group_norm_silu.gpu import launch_forward
-
-    return launch_forward(x, weight, bias, groups, eps, silu)
-
-
-@group_norm_silu_op.register_kernel("cpu")
-def _forward_cpu(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor, Tensor]:
     from kernels.group_norm_silu.cpu import forward
 
     return forward(x, weight, bias, groups, eps, silu)
 
 
+@group_norm_silu_op.register_kernel("cuda")
+def _forward_cuda(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from kernels.group_norm_silu.gpu import launch_forward
+
+    return launch_forward(*inputs)
+
+
 @group_norm_silu_op.register_fake
-def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     mean = x.new_empty((x.shape[0], groups), dtype=torch.float32)
     return torch.empty_like(x), mean, torch.empty_like(mean)
 
 
-@torch.library.custom_op("lipsync::group_norm_silu_backward", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::group_norm_silu_backward", mutates_args=(), device_types="cpu")
 def group_norm_silu_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (its type), weight and bias (float32)."""
-    from kernels.group_norm_silu.gpu import launch_backward
-
-    return launch_backward(grad, x, weight, bias, mean, rstd, silu)
-
-
-@group_norm_silu_backward.register_kernel("cpu")
-def _backward_cpu(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, silu: bool
-) -> tuple[Tensor, Tensor, Tensor]:
     from kernels.group_norm_silu.cpu import backward
 
     return backward(grad, x, weight, bias, mean, rstd, silu)
 
 
+@group_norm_silu_backward.register_kernel("cuda")
+def _backward_cuda(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from kernels.group_norm_silu.gpu import launch_backward
+
+    return launch_backward(*inputs)
+
+
 @group_norm_silu_backward.register_fake
-def _backward_fake(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor, silu: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_fake(grad: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     total = x.new_empty(x.shape[-1], dtype=torch.float32)
     return torch.empty_like(x), total, torch.empty_like(total)
 

@@ -1,4 +1,4 @@
-"""Registers the rim's moments and the pasting with torch: CUDA is Triton, CPU is numba. Frames are changed in place."""
+"""Registers the rim's moments and the pasting with torch: CPU is numba, CUDA is Triton. Frames are changed in place."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ CHUNKS = 16  # parts of a patch whose moments are summed apart: enough programs 
 MOMENTS = 15  # of the weight: 1, x, y, xx, xy, yy; of the weight times each colour's difference: 1, x, y
 
 
-@torch.library.custom_op("lipsync::rim_moments", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::rim_moments", mutates_args=(), device_types="cpu")
 def rim_moments_op(frames: Tensor, patches: Tensor, mask: Tensor, plan: Tensor, nv12: bool) -> Tensor:
     """[B, CHUNKS, MOMENTS] float32 of frames uint8 and patches [B, h, w, 3] where mask [B or 1, h, w] is neither 0 nor 1."""
-    from kernels.paste_back.gpu_rim import launch_rim
-
-    return launch_rim(frames, patches, mask, plan, nv12)
-
-
-@rim_moments_op.register_kernel("cpu")
-def _rim_cpu(frames: Tensor, patches: Tensor, mask: Tensor, plan: Tensor, nv12: bool) -> Tensor:
     from kernels.paste_back.cpu import rim
 
     return rim(frames, patches, mask, plan, nv12)
+
+
+@rim_moments_op.register_kernel("cuda")
+def _rim_cuda(*inputs: Any) -> Tensor:
+    from kernels.paste_back.gpu_rim import launch_rim
+
+    return launch_rim(*inputs)
 
 
 @rim_moments_op.register_fake

@@ -1,4 +1,4 @@
-"""Registers the 3-D warp with torch: CUDA is Triton, CPU is numba, shapes are known without running either."""
+"""Registers the 3-D warp with torch: CPU is numba, CUDA is Triton, shapes are known without running either."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ from kernels.threads import cut, run_spans
 SPAN = 4096  # places a thread; below it starting a thread costs more than it saves
 
 
-@torch.library.custom_op("lipsync::warp3d", mutates_args=(), device_types="cuda")
+@torch.library.custom_op("lipsync::warp3d", mutates_args=(), device_types="cpu")
 def warp3d(volume: Tensor, grid: Tensor) -> Tensor:
     """Volume [B or 1, D, H, W, C] at grid [B or 1, d, h, w, 3] -> [B, d, h, w, C]."""
-    from kernels.warp3d.gpu import launch_warp
-
-    return launch_warp(volume, grid)
-
-
-@warp3d.register_kernel("cpu")
-def _warp_cpu(volume: Tensor, grid: Tensor) -> Tensor:
     from kernels.warp3d.cpu import warp_rows
 
     out = _warp_fake(volume, grid)
@@ -32,6 +25,13 @@ def _warp_cpu(volume: Tensor, grid: Tensor) -> Tensor:
 
     run_spans(work, cut(grid[0].numel() // 3, SPAN))
     return out
+
+
+@warp3d.register_kernel("cuda")
+def _warp_cuda(volume: Tensor, grid: Tensor) -> Tensor:
+    from kernels.warp3d.gpu import launch_warp
+
+    return launch_warp(volume, grid)
 
 
 @warp3d.register_fake
