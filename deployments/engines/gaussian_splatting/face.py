@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,25 @@ def fit_face(folder: Path, clip: Clip, config: GaussianConfig, progress: Progres
         save_run(run, binding, key, folder, CHECKPOINT)
         progress("face", run.step, config.face.fit.steps)
 
-    binding = train(run, binding, shots, start.size, config.face.fit, look)
+    with one_thread():
+        binding = train(run, binding, shots, start.size, config.face.fit, look)
     _save(
         finished(run.best, start, binding, rig, views),
         folder,
         {"key": key, "psnr": f"{run.best_psnr:.3f}", "step": str(run.step)},
     )
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order: jobs that share an avatar have other numbers of threads, and must learn the same face."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def finished(best: Gaussians, start: Gaussians, binding: Binding, rig: FaceRig, views: Views) -> Face:

@@ -22,7 +22,7 @@ RINGS = (1.12, 1.3, 1.6, 2.0, 2.5)  # around the face's oval, from its middle
 SHARES = (1.0, 0.97, 0.75, 0.3, 0.0)  # of the head's motion: hair and ears go with it, the room does not
 NECK = 0.85  # how much less of it the neck makes
 CHIN = (0.35, 1.15)  # eye distances below the eyes: where the neck begins
-GRAZING = (0.12, 0.4)  # cosine of the angle to the camera: pictures of skin seen more from the side are stretched when it turns
+GRAZING = (0.03, 0.2)  # cosine of the angle to the camera: pictures of skin seen more from the side are stretched when it turns
 
 Floats = NDArray[np.float32]
 
