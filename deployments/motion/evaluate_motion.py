@@ -1,7 +1,11 @@
 """Measure the shipped motion on talking clips: python -m deployments.motion.evaluate_motion --clips DIR.
 
 Per clip, the clip's own sound animates its own mouth. The delay of the sound comes from the first 60 % of the clip.
-    aperture, pc2   correlation of the motion with the tracked mouth
+    aperture, pc2   correlation of what the shared head hears with the tracked mouth: nothing of the clip was learned
+    adapted         the same with the template's own correction, as it is made for every template: each fifth of the clip
+                    is predicted by a correction that learned from the others
+    last, adapted_last   the two on the last 40 % of the clip, with the correction from the first 60 %
+    motion          correlation of the finished motion's aperture, without the correction: closures, pauses, limits
     lmd, still      mean distance of the 40 lip points (x, y) in % of the eye distance, at the regression's own
                     amplitude; the same for a mouth that stays at its mean
     closed          share of p, b, m at which the made (true: tracked) mouth is within 80 ms in the lowest quarter of
@@ -27,7 +31,8 @@ from deployments.motion.clip_data import SpokenClip, list_clips, load_clip
 from deployments.motion.head import APERTURE, Prediction, predict
 from deployments.motion.lip_space import LIP_JAW, LIP_POINTS, LipSpace, aperture_of
 from deployments.motion.offset import AvOffset, correlation, estimate_offset
-from deployments.motion.template import OFFSET_WEIGHTS, measure_template, standardised
+from deployments.motion.residual import OFFSET_WEIGHTS, cross_fitted, fit_residual
+from deployments.motion.template import measure_template, standardised
 
 Floats = NDArray[np.float32]
 Row = dict[str, float]
@@ -46,6 +51,7 @@ def evaluate_clip(clip: SpokenClip, other_sound: Floats) -> Row:
     offset = _offset(prediction, times, measured, slice(0, len(times) * 6 // 10))
     heard = times - offset.seconds
     outputs = prediction.outputs_at(heard)
+    adapted = cross_fitted(prediction, measured, heard)
     template = measure_template(coefficients, np.ones(len(times), bool), times, clip.sound)
     speech = Speech(clip.sound, 16000)
     motion = make_motion(speech, heard, replace(template, residual=None))
@@ -56,8 +62,11 @@ def evaluate_clip(clip: SpokenClip, other_sound: Floats) -> Row:
     lag = estimate_offset(heard, measured, heard, motion_columns(motion.coefficients, made), (0,) * 8 + (1.0,))
     return {
         "aperture": correlation(outputs[:, APERTURE], measured[:, APERTURE]),
+        "adapted": correlation(adapted[:, APERTURE], measured[:, APERTURE]),
+        **_last_part(prediction, measured, heard),
         "motion": correlation(made, aperture),
         "pc2": correlation(outputs[:, 1], measured[:, 1]),
+        "adapted_pc2": correlation(adapted[:, 1], measured[:, 1]),
         "lmd": lmd,
         "still": still,
         "closed": made_closed,
@@ -68,6 +77,18 @@ def evaluate_clip(clip: SpokenClip, other_sound: Floats) -> Row:
         "offset_ms": 1000 * offset.seconds,
         "residual": float(template.residual is not None),
     }
+
+
+def _last_part(prediction: Prediction, measured: Floats, heard: NDArray[np.float64]) -> Row:
+    """Aperture correlations on the last 40 %, without and with a correction that learned from the first 60 %."""
+    first = len(heard) * 6 // 10
+    residual = fit_residual(prediction, measured[:first], heard[:first])
+    corrected = prediction
+    if residual is not None:
+        corrected = replace(prediction, outputs=prediction.outputs + residual.apply(prediction.features))
+    truth = measured[first:, APERTURE]
+    values = (correlation(p.outputs_at(heard[first:])[:, APERTURE], truth) for p in (prediction, corrected))
+    return dict(zip(("last", "adapted_last"), values, strict=True))
 
 
 def motion_columns(coefficients: Floats, aperture: Floats) -> Floats:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.motion.head import OUTPUTS, Prediction, predict
+from deployments.motion.head import predict
 from deployments.motion.lip_space import LipSpace
 from deployments.motion.offset import AvOffset, estimate_offset
+from deployments.motion.residual import OFFSET_WEIGHTS, Residual, fit_residual
 
 Floats = NDArray[np.float32]
 
-# Which outputs tell the offset: opening, width, and the aperture itself.
-OFFSET_WEIGHTS = (0.5, 0.25, 0, 0, 0, 0, 0, 0, 1.0)
+__all__ = ["OFFSET_WEIGHTS", "Residual", "TemplateMouth", "fit_residual", "measure_template", "rest_pose", "standardised"]
+
 NO_OFFSET = AvOffset(0.0, 0.0)
 SILENT = 0.7
 MIN_SILENT_FRAMES = 10
@@ -23,22 +24,6 @@ REST_LIMIT = 15
 CLOSED_SHARE = 8
 CLOSED_PERCENTILE = 5
 SMALLEST_STD = 1e-3
-RESIDUAL_SECONDS = 20.0
-RESIDUAL_RIDGE = 3.0
-RESIDUAL_GAIN = 0.95
-
-
-@dataclass(frozen=True)
-class Residual:
-    """Linear correction of the shared head for one person: standardised outputs += (features - mean) / std @ weight."""
-
-    mean: Floats  # [212]
-    std: Floats  # [212]
-    weight: Floats  # [212, 9]
-
-    def apply(self, features: Floats) -> Floats:
-        """Correction [S, 9] for features [S, 212]."""
-        return ((features - self.mean) / self.std @ self.weight).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -102,28 +87,3 @@ def rest_pose(coefficients: Floats, aperture: Floats, silent: NDArray[np.bool_])
         if aperture[least].mean() <= np.percentile(aperture, REST_LIMIT):
             closed = least
     return np.asarray(coefficients[closed].mean(0), np.float32)
-
-
-def fit_residual(prediction: Prediction, measured: Floats, heard: NDArray[np.float64]) -> Residual | None:
-    """A ridge on what the shared head leaves over, kept only if it wins on the last quarter, which it does not see.
-
-    `heard` [T]: times on the sound's clock. None under 20 s of usable frames.
-    """
-    if len(heard) < 2 or len(heard) * float(np.median(np.diff(heard))) < RESIDUAL_SECONDS:
-        return None
-    steps = prediction.step_times()
-    features = np.stack([np.interp(heard, steps, column) for column in prediction.features.T], 1)
-    left = measured - prediction.outputs_at(heard)
-    cut = len(heard) * 3 // 4
-    trial = _ridge(features[:cut], left[:cut])
-    before = float((left[cut:] ** 2).mean())
-    after = float(((left[cut:] - trial.apply(features[cut:].astype(np.float32))) ** 2).mean())
-    return _ridge(features, left) if after < RESIDUAL_GAIN * before else None
-
-
-def _ridge(features: NDArray[np.float64], target: Floats) -> Residual:
-    mean, std = features.mean(0), features.std(0) + 1e-3
-    x = (features - mean) / std
-    gram = x.T @ x / len(x) + RESIDUAL_RIDGE * np.eye(x.shape[1])
-    weight = np.linalg.solve(gram, x.T @ target.reshape(-1, OUTPUTS) / len(x))
-    return Residual(*(a.astype(np.float32) for a in (mean, std, weight)))

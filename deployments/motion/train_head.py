@@ -22,7 +22,7 @@ from deployments.motion.lip_space import LipSpace, aperture_of, fit_lip_space, s
 from deployments.motion.offset import AvOffset, correlation, estimate_offset
 from deployments.motion.phoneme_net import STEP_SECONDS, save_weights, speech_features
 from deployments.motion.phonemes import CLASSES
-from deployments.motion.template import OFFSET_WEIGHTS
+from deployments.motion.residual import OFFSET_WEIGHTS
 
 Floats = NDArray[np.float32]
 
