@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from deployments.audio.features import speech_at_16k
 from deployments.contracts import Speech
 from deployments.engines.vasa1.face import poses_of
+from deployments.engines.vasa1.mood import FRAME
 from deployments.engines.vasa1.portrait import PortraitOptions, face_motion
-from deployments.engines.vasa1.stream import FRAME, PortraitStream, PoseStream
+from deployments.engines.vasa1.stream import PortraitStream, PoseStream
 from deployments.motion.lip_space import LIP_JAW
 from deployments.portrait.controls import Controls
 from deployments.portrait.draw import Pose

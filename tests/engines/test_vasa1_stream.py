@@ -14,8 +14,9 @@ from deployments.audio.tts import synthesize
 from deployments.contracts import Speech
 from deployments.engines.vasa1.config import StreamConfig
 from deployments.engines.vasa1.face import poses_of
+from deployments.engines.vasa1.mood import FRAME
 from deployments.engines.vasa1.portrait import PortraitOptions, face_motion
-from deployments.engines.vasa1.stream import FRAME, PortraitStream, PoseStream
+from deployments.engines.vasa1.stream import PortraitStream, PoseStream
 from deployments.errors import SpeechError
 from deployments.motion.lip_space import LIP_JAW
 from deployments.portrait.controls import Controls

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from deployments.contracts import Motion
 from deployments.engines.vasa1.config import FaceConfig
 from deployments.engines.vasa1.latents import BROW, DISTANCE, GAZE, HEAD, LID, RATE
+from deployments.engines.vasa1.mood import Worn, head_life, steady
 from deployments.engines.vasa1.motion import load_transformer
-from deployments.portrait.controls import GAZE_LIMIT, Controls
+from deployments.portrait.controls import GAZE_LIMIT, Controls, Expression
 from deployments.portrait.draw import STILL, Pose
 from deployments.portrait.eyes import eyes_open
 from deployments.portrait.model import PortraitModel
@@ -56,11 +57,13 @@ def poses_of(
     controls: Controls,
     head_motion: float = 1.0,
     config: FaceConfig = FACE,
+    worn: Worn | None = None,
 ) -> list[Pose]:
     """Poses of a photo's face for lips [T, 8] and latents [T, 18]; the first one is the photo's own."""
     smooth = smoothed(latents.astype(np.float64), config.smooth)
     lids, _ = lids_of(latents[:, LID].astype(np.float64), smooth[:, LID], config)
-    return placed(model, motion, Moving(np.arange(len(latents)), smooth, lids), controls, head_motion, config)
+    moving = Moving(np.arange(len(latents)), smooth, lids, worn or steady(len(latents)))
+    return placed(model, motion, moving, controls, head_motion, config)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Moving:
     frames: NDArray[np.int64]  # [T] from the video's first
     smooth: Doubles  # [T, 18] latents
     lids: Doubles  # [T]
+    worn: Worn  # how strongly the emotion is worn in them
 
 
 def placed(
@@ -79,7 +83,7 @@ def placed(
     spread = load_transformer().latent_spread.numpy().astype(np.float64)
     told, ease = asked_latents(controls, config), rise(moving.frames, config)
     far = float(told["distance"][0]) if "distance" in told else 0.0
-    head, turns = head_of(moving.smooth, far, spread, ease[:, None] * head_motion, config)
+    head, turns = head_of(moving.smooth, far, spread, ease[:, None] * head_motion * head_life(controls), config)
     beyond = (moving.smooth[:, GAZE] - told.get("gaze", np.zeros(2, np.float32))) * spread[GAZE]
     gaze = np.clip(controls.gaze + ease[:, None] * beyond, -GAZE_LIMIT, GAZE_LIMIT)
     lids = moving.lids * eyes_open(model.head)
@@ -92,11 +96,17 @@ def placed(
             turns[t],
             head[t, :3],
             gaze[t],
-            replace(asked, brows=asked.brows + float(brows[t])),
+            expression_at(asked, moving.worn, t, float(brows[t])),
             float(np.exp(head[t, 3]) / controls.distance),
         )
         for t in range(len(moves))
     ]
+
+
+def expression_at(asked: Expression, worn: Worn, frame: int, brows: float) -> Expression:
+    """The expression of one frame, with what the transformer's brows do."""
+    now = asked.times(float(worn.face[frame]))
+    return replace(now, brows=asked.brows * float(worn.brows[frame]) + brows)
 
 
 def head_of(smooth: Doubles, told: float, spread: Doubles, amount: Doubles, config: FaceConfig) -> tuple[Doubles, Doubles]:

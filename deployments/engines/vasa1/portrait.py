@@ -15,6 +15,7 @@ from deployments.engines.vasa1.config import FaceConfig, MotionConfig, portrait_
 from deployments.engines.vasa1.face import asked_latents, poses_of
 from deployments.engines.vasa1.latents import LIPS
 from deployments.engines.vasa1.manner import Manner
+from deployments.engines.vasa1.mood import Mood, amplitudes
 from deployments.engines.vasa1.motion import Told, load_transformer, mixed_lips, placed_lips, smooth_interpolation
 from deployments.errors import OptionError
 from deployments.portrait.controls import Controls
@@ -52,6 +53,7 @@ def render_portrait(
 
     Raises MediaError, NoFaceError or SpeechError, as the engine `portrait` does; the liveportrait profile WeightsError too.
     """
+    from deployments.audio.features import speech_at_16k
     from deployments.portrait.film import film
     from deployments.portrait.move import frame_count
 
@@ -63,7 +65,8 @@ def render_portrait(
 
     def poses(model: PortraitModel) -> list[Pose]:
         motion, latents = face_motion(speech, options)
-        return poses_of(model, motion, latents, options.controls, options.head_motion)
+        worn = Mood().wear(amplitudes(speech_at_16k(speech), len(latents)))
+        return poses_of(model, motion, latents, options.controls, options.head_motion, worn=worn)
 
     return film(image_rgb, options.face, frame_count(speech), poses, progress)
 

@@ -21,6 +21,7 @@ from deployments.engines.vasa1.config import FaceConfig, StreamConfig
 from deployments.engines.vasa1.face import REACH, Moving, asked_latents, lids_of, placed, smoothed
 from deployments.engines.vasa1.latents import LATENT, LID, LIPS, RATE
 from deployments.engines.vasa1.manner import Manner, load_manner
+from deployments.engines.vasa1.mood import FRAME, Mood, amplitudes
 from deployments.engines.vasa1.motion import Told, load_transformer, mixed_lips, placed_lips
 from deployments.engines.vasa1.portrait import PortraitOptions, guidance_of_face
 from deployments.engines.vasa1.sampling import denoise, noise_of
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from deployments.portrait.model import PortraitModel
 
 Floats = NDArray[np.float32]
-FRAME = 640  # samples at 16 kHz
 
 
 def warm_up() -> None:
@@ -101,6 +101,7 @@ class PoseStream:
         self._past = np.zeros((max(size.before, REACH), LATENT), np.float32)
         self._ahead = np.zeros((0, LATENT), np.float32)  # the last window's frames that were not shown
         self._last_blink = -1000
+        self._mood = Mood()
 
     def push(self, samples: Floats) -> Iterator[Pose]:
         """Poses that can be made now that more mono sound [N] at 16 kHz is here. Raises SpeechError."""
@@ -136,9 +137,9 @@ class PoseStream:
         smooth = smoothed(around.astype(np.float64), FaceConfig().smooth)[REACH : REACH + count]
         lids, last = lids_of(made[:count, LID].astype(np.float64), smooth[:, LID], FaceConfig(), self._last_blink)
         frames = np.arange(self.frames, self.frames + count)
-        poses = placed(
-            self._model, motion, Moving(frames, smooth, lids), self.options.controls, self.options.head_motion, FaceConfig()
-        )
+        now = self._sound[max(0, self.frames - self._dropped) * FRAME :]
+        moving = Moving(frames, smooth, lids, self._mood.wear(amplitudes(now, count)))
+        poses = placed(self._model, motion, moving, self.options.controls, self.options.head_motion, FaceConfig())
         self._past = np.concatenate([self._past, made[:count]])[-len(self._past) :]
         self._ahead, self._last_blink, self.frames = made[count:], last - count, self.frames + count
         self._forget()
