@@ -15,7 +15,7 @@ class RetrievalConfig:
     pose_weight: float = 0.25  # eye distances per radian of head turn in the retrieval distance
     light_weight: float = 0.5  # eye distances by which a mouth in half or twice the light (e-fold) seems farther away
     appearance_weight: float = 0.35  # pull towards smooth change of the mouth's look, against nearest shape
-    sound_weight: float = 0.0  # eye distances that sounds of nothing in common count, over 1.4; see sounds.py
+    sound_weight: float = 0.0  # eye distances for sounds of nothing in common, over 1.4; 0.02 wins no more than chance would
     spread: float = 0.5  # share of the nearest distance that halves a neighbour's weight
     code_size: int = 12  # mouth appearance code
     code_side: int = 32  # pixels of the stabilised mouth thumbnail behind the code

@@ -82,7 +82,7 @@ class EmoConfig(RetrievalConfig):
     """Frozen settings of the engine."""
 
     texture_gain: float = 1.0  # share of the nearest frame's fine texture
-    sound_weight: float = 0.02  # of mouths of one shape, the one that sounded alike; twice that costs later frames 0.1 dB
+    sound_weight: float = 0.02  # of mouths of one shape, the one that sounded alike; more wins nothing on later frames
     window: WindowConfig = field(default_factory=WindowConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
