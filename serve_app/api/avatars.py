@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from serve_app.api.auth import Owner
-from serve_app.api.listing import page_of
-from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, show_job
+from serve_app.api.listing import Page, page_of
+from serve_app.api.schemas import Deleted, JobAnswer, JobList, show_job
 from serve_app.api.services import Door
 from serve_app.api.submit import submit_avatar
 from serve_app.api.take import body_of, take_job
@@ -25,16 +23,9 @@ async def create_avatar(request: Request, services: Door, owner: Owner) -> JobAn
 
 
 @router.get("/avatars")
-def list_avatars(
-    services: Door,
-    owner: Owner,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
-    status: StatusWord | None = None,
-) -> JobList:
+def list_avatars(services: Door, owner: Owner, page: Page) -> JobList:
     """The caller's avatars."""
-    return page_of(services.jobs, owner, "avatar", after, limit, order == "desc", status)
+    return page_of(services.jobs, owner, "avatar", page)
 
 
 @router.get("/avatars/{avatar_id}")

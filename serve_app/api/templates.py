@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from serve_app.api.auth import Owner
-from serve_app.api.listing import page_of
-from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, show_job
+from serve_app.api.listing import Page, page_of
+from serve_app.api.schemas import Deleted, JobAnswer, JobList, show_job
 from serve_app.api.services import Door
 from serve_app.api.submit import submit_template
 from serve_app.api.take import body_of, take_job
@@ -26,16 +24,9 @@ async def create_template(request: Request, services: Door, owner: Owner) -> Job
 
 
 @router.get("/templates")
-def list_templates(
-    services: Door,
-    owner: Owner,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
-    status: StatusWord | None = None,
-) -> JobList:
+def list_templates(services: Door, owner: Owner, page: Page) -> JobList:
     """The caller's templates."""
-    return page_of(services.jobs, owner, "template", after, limit, order == "desc", status)
+    return page_of(services.jobs, owner, "template", page)
 
 
 @router.get("/templates/{template_id}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from serve_app.api.auth import Owner
-from serve_app.api.listing import page_of
-from serve_app.api.schemas import Deleted, JobAnswer, JobList, StatusWord, VideoRequest, show_job
+from serve_app.api.listing import Page, page_of
+from serve_app.api.schemas import Deleted, JobAnswer, JobList, VideoRequest, show_job
 from serve_app.api.services import Door, Services
 from serve_app.api.submit import submit_video
 from serve_app.api.take import body_of, take_job
@@ -34,16 +32,9 @@ async def create_video(request: Request, services: Door, owner: Owner) -> JobAns
 
 
 @router.get("/videos")
-def list_videos(
-    services: Door,
-    owner: Owner,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
-    status: StatusWord | None = None,
-) -> JobList:
+def list_videos(services: Door, owner: Owner, page: Page) -> JobList:
     """The caller's jobs. `status=failed` and `status=cancelled` are told apart here."""
-    return page_of(services.jobs, owner, "video", after, limit, order == "desc", status)
+    return page_of(services.jobs, owner, "video", page)
 
 
 @router.get("/videos/{video_id}")
