@@ -218,11 +218,16 @@ def check_ipa(name: str, ipa: str, voice: str = DEFAULT_VOICE) -> None:
 
 
 def check_voices(script: Script) -> None:
-    """Raise SpeechError for a voice that does not exist here."""
-    from deployments.audio.voice import voice_named
+    """Raise SpeechError for a voice that does not exist here, or that cannot read what every customer hears."""
+    from deployments.audio.voice import Words, voice_named
 
-    for name in script.voices():
-        voice_named(name)
+    for number, line in enumerate(script.lines, 1):
+        voice, fixed = voice_named(line.voice or script.voice), " ".join(SLOT.sub(" ", line.text).split())
+        if any(sign.isalnum() for sign in fixed):
+            try:
+                voice.check([Words(fixed)])
+            except SpeechError as error:
+                raise SpeechError(f"script, segment {number}: {error}") from None
 
 
 def sayable(sign: str) -> bool:

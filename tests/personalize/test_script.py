@@ -8,7 +8,7 @@ import pytest
 
 from deployments.errors import InputError, OptionError, SpeechError
 from serve_app.request import Piece
-from serve_app.script import Value, parse_script, parse_value, read_script
+from serve_app.script import Value, check_voices, parse_script, parse_value, read_script
 
 TWO = """
 segments:
@@ -124,6 +124,16 @@ def test_sounds_that_no_voice_has_are_refused(ipa: str) -> None:
 def test_a_script_that_cannot_be_used_says_where(script: str, words: str) -> None:
     with pytest.raises((OptionError, SpeechError), match=words):
         parse_script(script, "script.yaml")
+
+
+@pytest.mark.parametrize("words", ["Привет, {{name}}", "{{name}} 你好", "مرحبا {{name}}"])
+def test_a_script_that_the_voice_cannot_read_is_refused_though_every_name_could_be_said(words: str) -> None:
+    script = parse_script(f'segments: [{{start: 0, end: 1, text: "Hi {{{{name}}}}"}}, {{start: 2, end: 3, text: "{words}"}}]')
+    with pytest.raises(SpeechError, match=r"script, segment 2: expected text in Latin letters"):
+        check_voices(script)
+    check_voices(
+        parse_script('segments: [{start: 0, end: 1, text: "{{name}}!"}, {start: 2, end: 3, text: "See you, {{name}}."}]')
+    )
 
 
 def test_a_script_in_another_encoding(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_variables_need_a_template(server: Any) -> None:
         'segments: [{start: 0, end: 9, text: "{{a}}"}]',
         'segments: [{start: 0, end: 2, text: "{{a}}"}, {start: 1, end: 2.5, text: "b"}]',
         "!!python/name:os.system",
+        'segments: [{start: 0, end: 1, text: "Привет {{name}}"}]',
         "transcript: nothing to say anew",
         'transcript: "Hello [{{name}}"',
         'transcript: "Привет {{name|said:Иван}}"',
