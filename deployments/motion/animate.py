@@ -25,6 +25,8 @@ EASE_SECONDS = 0.1
 SILENT = 0.5
 BILABIAL = 0.3
 CLOSE_EASE = 0.07
+# Lips meet before the sound of p, b and m: closures at the sound's time came 50 ms after the tracked ones.
+CLOSE_LEAD = 0.05
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def pause_weight(prediction: Prediction, times: Doubles, seconds: float) -> Doub
 
 
 def closure_weight(prediction: Prediction, speech: Speech, times: Doubles) -> Doubles:
-    """How much lips must be closed [T], 0..1: 1 at p, b and m, for at least one frame, eased over 70 ms.
+    """How much lips must be closed [T], 0..1: 1 shortly before p, b and m sound, for at least one frame, eased over 70 ms.
 
     Heard by the net, and told by the voice where the speech carries its phonemes.
     """
@@ -112,7 +114,7 @@ def closure_weight(prediction: Prediction, speech: Speech, times: Doubles) -> Do
     weight = np.zeros(len(times))
     frame = float(np.median(np.diff(times))) if len(times) > 1 else 0.04
     for start, stop in heard + told:
-        middle, half = (start + stop) / 2, max((stop - start) / 2 - 0.01, frame / 2)
+        middle, half = (start + stop) / 2 - CLOSE_LEAD, max((stop - start) / 2 - 0.01, frame / 2)
         beyond = np.abs(times - middle) - half
         weight = np.maximum(weight, np.clip(1 - beyond / CLOSE_EASE, 0, 1))
     return weight * weight * (3 - 2 * weight)

@@ -5,7 +5,8 @@ Per clip, the clip's own sound animates its own mouth. The delay of the sound co
     adapted         the same with the template's own correction, as it is made for every template: each fifth of the clip
                     is predicted by a correction that learned from the others
     last, adapted_last   the two on the last 40 % of the clip, with the correction from the first 60 %
-    motion          correlation of the finished motion's aperture, without the correction: closures, pauses, limits
+    motion, adapted_motion   correlation of the finished motion's aperture (closures, pauses, limits), without and with
+                    the correction, which again learned from the other fifths
     lmd, still      mean distance of the 40 lip points (x, y) in % of the eye distance, at the regression's own
                     amplitude; the same for a mouth that stays at its mean
     closed          share of p, b, m at which the made (true: tracked) mouth is within 80 ms in the lowest quarter of
@@ -31,8 +32,8 @@ from deployments.motion.clip_data import SpokenClip, list_clips, load_clip
 from deployments.motion.head import APERTURE, Prediction, predict
 from deployments.motion.lip_space import LIP_JAW, LIP_POINTS, LipSpace, aperture_of
 from deployments.motion.offset import AvOffset, correlation, estimate_offset
-from deployments.motion.residual import OFFSET_WEIGHTS, cross_fitted, fit_residual
-from deployments.motion.template import measure_template, standardised
+from deployments.motion.residual import OFFSET_WEIGHTS, cross_fitted, fit_residual, folds, frame_seconds
+from deployments.motion.template import TemplateMouth, measure_template, standardised
 
 Floats = NDArray[np.float32]
 Row = dict[str, float]
@@ -65,6 +66,7 @@ def evaluate_clip(clip: SpokenClip, other_sound: Floats) -> Row:
         "adapted": correlation(adapted[:, APERTURE], measured[:, APERTURE]),
         **_last_part(prediction, measured, heard),
         "motion": correlation(made, aperture),
+        "adapted_motion": correlation(_adapted_motion(clip, prediction, measured, heard, template), aperture),
         "pc2": correlation(outputs[:, 1], measured[:, 1]),
         "adapted_pc2": correlation(adapted[:, 1], measured[:, 1]),
         "lmd": lmd,
@@ -89,6 +91,18 @@ def _last_part(prediction: Prediction, measured: Floats, heard: NDArray[np.float
     truth = measured[first:, APERTURE]
     values = (correlation(p.outputs_at(heard[first:])[:, APERTURE], truth) for p in (prediction, corrected))
     return dict(zip(("last", "adapted_last"), values, strict=True))
+
+
+def _adapted_motion(
+    clip: SpokenClip, prediction: Prediction, measured: Floats, heard: NDArray[np.float64], template: TemplateMouth
+) -> Floats:
+    """Aperture [T] of motion made with corrections that did not see the fifth that they move."""
+    made = np.zeros(len(heard), np.float32)
+    for learned, part in folds(len(heard), 5, frame_seconds(heard)):
+        adapted = replace(template, residual=fit_residual(prediction, measured[learned], heard[learned]))
+        motion = make_motion(Speech(clip.sound, 16000), heard[part], adapted)
+        made[part] = LipSpace.load().aperture(motion.coefficients)
+    return made
 
 
 def motion_columns(coefficients: Floats, aperture: Floats) -> Floats:

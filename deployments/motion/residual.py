@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 # Which outputs tell the offset, and whether a correction helps: opening, width, and the aperture itself.
 OFFSET_WEIGHTS = (0.5, 0.25, 0, 0, 0, 0, 0, 0, 1.0)
-SHORTEST_SECONDS = 5.0  # of usable frames: less tells nothing that lasts
+SHORTEST_SECONDS = 4.0  # of usable frames: less tells nothing that lasts
 PRIOR_SECONDS = 60.0
 FOLDS = 4
 GUARD_SECONDS = 0.3  # left out on both sides of what is predicted: neighbours are alike
@@ -53,7 +53,7 @@ def smoothed(features: Floats) -> Floats:
 def fit_residual(prediction: Prediction, measured: Floats, heard: Doubles) -> Residual | None:
     """The correction for a mouth `measured` [T, 9] (standardised) at times `heard` [T] of the sound's clock.
 
-    None under 5 s of usable frames, and where parts of the template that it does not see are clearly worse with it.
+    None under 4 s of usable frames, and where parts of the template that it does not see are clearly worse with it.
     """
     frame = frame_seconds(heard)
     if len(heard) * frame < SHORTEST_SECONDS:

@@ -17,12 +17,22 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from deployments.motion.clip_data import SpokenClip, list_clips, load_clip
-from deployments.motion.head import APERTURE, FEATURES, HEAD_FILE, LINEAR_TAPS, OUTPUTS, HeadEnsemble, run_head, step_times
+from deployments.motion.head import (
+    APERTURE,
+    FEATURES,
+    HEAD_FILE,
+    LINEAR_TAPS,
+    OUTPUTS,
+    HeadEnsemble,
+    Prediction,
+    run_head,
+    step_times,
+)
 from deployments.motion.lip_space import LipSpace, aperture_of, fit_lip_space, save_lip_space
 from deployments.motion.offset import AvOffset, correlation, estimate_offset
 from deployments.motion.phoneme_net import STEP_SECONDS, save_weights, speech_features
-from deployments.motion.phonemes import CLASSES
-from deployments.motion.residual import OFFSET_WEIGHTS
+from deployments.motion.phonemes import BILABIAL, CLASSES, SILENCE
+from deployments.motion.residual import OFFSET_WEIGHTS, cross_fitted
 
 Floats = NDArray[np.float32]
 
@@ -223,7 +233,10 @@ def leave_speakers_out(
 
 
 def judge(example: Example, outputs: Floats) -> dict[str, float]:
-    """Correlations of outputs [S, 9] with the tracked mouth, offset from the first 60 % of the clip."""
+    """Correlations of outputs [S, 9] with the tracked mouth, offset from the first 60 % of the clip.
+
+    `adapted` is the aperture's with the template's own correction, each fifth predicted from the others.
+    """
     steps = step_times(len(outputs))
     first = len(example.times) * 6 // 10
     offset = estimate_offset(steps, outputs, example.times[:first], example.measured[:first], OFFSET_WEIGHTS)
@@ -231,6 +244,10 @@ def judge(example: Example, outputs: Floats) -> dict[str, float]:
     found = np.stack([np.interp(at, steps, column) for column in outputs.T], 1)
     names = {"aperture": APERTURE, "pc1": 0, "pc2": 1, "pc3": 2}
     scores = {name: round(correlation(found[:, k], example.measured[:, k]), 3) for name, k in names.items()}
+    silence, bilabial = example.posteriors[:, SILENCE], example.posteriors[:, BILABIAL]
+    prediction = Prediction(outputs, silence, bilabial, example.features, 1 - silence)
+    adapted = cross_fitted(prediction, example.measured, at)[:, APERTURE]
+    scores["adapted"] = round(correlation(adapted, example.measured[:, APERTURE]), 3)
     return {**scores, "offset_ms": round(offset.seconds * 1000)}
 
 
@@ -238,7 +255,7 @@ def print_figures(figures: dict[str, dict[str, float]]) -> None:
     """A row per clip, then means and medians."""
     for name, row in figures.items():
         print(name.ljust(28), "  ".join(f"{key} {value:6.2f}" for key, value in row.items()))
-    for key in ("aperture", "pc1", "pc2"):
+    for key in ("aperture", "adapted", "pc1", "pc2"):
         values = [row[key] for row in figures.values()]
         print(f"{key}: mean {np.mean(values):.3f} median {np.median(values):.3f} of {len(values)} clips")
 

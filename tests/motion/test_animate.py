@@ -12,7 +12,7 @@ from deployments.audio.features import speech_at_16k
 from deployments.audio.tts import synthesize
 from deployments.contracts import Speech
 from deployments.errors import OptionError, SpeechError
-from deployments.motion.animate import MotionOptions, make_motion
+from deployments.motion.animate import MotionOptions, closure_weight, make_motion
 from deployments.motion.head import load_head, predict
 from deployments.motion.lip_space import LipSpace
 from deployments.motion.offset import correlation
@@ -68,6 +68,17 @@ def test_lips_close_at_every_bilabial_of_the_voice(template: TemplateMouth, spee
     vowels = [(start + end) / 2 for symbol, start, end in speech.phonemes if symbol in "ɑæI" and end - start > 0.08]
     opened = [aperture[np.abs(times - centre) <= 0.06].max() > template.closed + 0.03 for centre in vowels]
     assert np.mean(opened) >= 0.8
+
+
+def test_lips_meet_before_the_sound_and_stay_closed_into_it() -> None:
+    quiet = np.zeros(32000, np.float32)
+    told = Speech(quiet, 16000, phonemes=(("b", 1.0, 1.1),))
+    times = np.arange(0.5, 1.5, 0.001)
+    weight = closure_weight(predict(quiet), told, times)
+    middle = float((times * weight).sum() / weight.sum())
+    assert 0.98 < middle < 1.03
+    assert weight[np.abs(times - 1.0).argmin()] == 1
+    assert weight[(times < 0.85) | (times > 1.2)].max() == 0
 
 
 def test_silence_is_closed_and_still(template: TemplateMouth, speech: Speech) -> None:
