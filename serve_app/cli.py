@@ -58,11 +58,11 @@ Look = Annotated[
     str | None,
     typer.Option("--gaze", help="Where the eyes look, X,Y in eye widths: right, down, within 0.3; gaussian_splatting."),
 ]
-Choices = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE, of what only this engine knows; may repeat.")]
 Manner = Annotated[
     Path | None,
     typer.Option(help="Whose way of moving the head is taken: a clip, or the folder that `lipsync fit` printed; vasa1."),
 ]
+Choices = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE, of what only this engine knows; may repeat.")]
 QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
 Voice = Annotated[
     str, typer.Option(help="Of the words: default, NAME of a voice in LIPSYNC_VOICES, or a Piper voice's file.onnx.")
