@@ -17,7 +17,7 @@ from ray.serve.config import AutoscalingPolicy, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from deployments.engines.live import LiveTask
-from deployments.engines.registry import ENGINES, get_engine
+from deployments.engines.registry import ENGINES, get_engine, moves_pictures
 from deployments.engines.replica import EngineReplica, device_free, device_memory
 from deployments.engines.scaling import ReplicaSettings
 from serve_app.api import create_api
@@ -173,20 +173,21 @@ def engine_state(name: str, replicas: Replicas, settings: ReplicaSettings) -> En
     state: Literal["ready", "starting", "on demand"] = "starting" if settings.min_replicas else "on demand"
     if replicas.live:
         state = "ready"
-    entry, options = ENGINES[name], get_engine(name).limits().options
+    entry, limits = ENGINES[name], get_engine(name).limits()
     return EngineState(
         name,
         entry.about,
-        options,
+        limits.options,
         state,
         entry.takes,
         replicas.live,
         replicas.gpu_bytes,
-        entry.pictures,
+        moves_pictures(name),
         replicas.streams,
         settings.max_replicas,
         settings.min_replicas,
         replicas.gpu_free,
+        limits.bounds,
     )
 
 

@@ -23,7 +23,6 @@ import numpy as np
 
 from deployments.contracts import Avatar, Clip, Motion, Progress, Span, Speech, Track, no_progress
 from deployments.engines.registry import get_engine
-from deployments.errors import OptionError
 from deployments.media.encode import EncodeOptions
 from deployments.media.probe import probe
 from deployments.media.sound import SoundPlan
@@ -163,9 +162,6 @@ def _probed(path: Path, state: tuple[int, int, int] | None) -> Clip:
 
 def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = False) -> tuple[Speech, Plan]:
     """Speech on the output's clock, and the plan. Raises SpeechError, OptionError."""
-    options = set(request.options) - set(get_engine(request.engine).limits().options)
-    if options:
-        raise OptionError(f"{request.engine} does not know the option {', '.join(sorted(options))}")
     loaded = [(source.segment, load_source(source, request.voice, clip, request.sync_mode)) for source in request.speech]
     placed = [(segment, speech) for segment, speech in loaded if segment is not None]
     whole = seconds_of(loaded[0][1])

@@ -9,6 +9,7 @@ from typing import Literal
 from deployments.contracts import Engine
 from deployments.engines.scaling import ReplicaSettings
 from deployments.errors import OptionError
+from deployments.weights.fetch import weights_folder
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Entry:
     about: str
     takes: Literal["video", "image"] = "video"
     pictures: bool = False  # moves still pictures, too, as `lipsync portrait --engine NAME`
+    picture_weights: str = ""  # in the folder of the weights, brought by the operator; without it no pictures are moved
     live: bool = False  # moves them while the sound is still coming: its module `stream`
 
 
@@ -46,6 +48,7 @@ ENGINES: dict[str, Entry] = {
         "Emo",
         "after EMO, compact: latent diffusion of the mouth that hears the speech, fitted to this person within minutes",
         pictures=True,
+        picture_weights="hallo2",
     ),
     "portrait": Entry(
         "deployments.engines.portrait.engine", "Portrait", "a still picture, warped; for `lipsync portrait`", takes="image"
@@ -63,6 +66,12 @@ def engine_names() -> tuple[str, ...]:
 def engine_about() -> dict[str, str]:
     """One line on every engine that a user may choose."""
     return {name: ENGINES[name].about for name in engine_names()}
+
+
+def moves_pictures(name: str) -> bool:
+    """Whether the engine called `name` can move still pictures here: some need weights that an operator brings."""
+    entry = _entry(name)
+    return entry.pictures and (weights_folder() / entry.picture_weights).is_dir() if entry.picture_weights else entry.pictures
 
 
 def replica_settings(name: str) -> ReplicaSettings:

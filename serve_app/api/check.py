@@ -127,7 +127,7 @@ def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None,
             elif name == "expression":
                 found["expression"] = read_number(value, 0, 2)
             else:
-                found["options"][name] = read_number(value, -math.inf, math.inf)
+                found["options"][name] = read_number(value, *engine.bounds.get(name, (-math.inf, math.inf)))
     return found
 
 

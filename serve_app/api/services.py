@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,7 @@ class EngineState:
     most: int = 1  # replicas that it may have
     least: int = 0  # replicas that it keeps
     gpu_free: float = 1.0  # share of the memory of the fullest GPU that its replicas see
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value of an option that has them
 
     def takes_kind(self, picture: bool) -> bool:
         """Whether it takes a still picture, or a clip."""

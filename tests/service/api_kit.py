@@ -26,7 +26,9 @@ ENGINES = {
     "fake": EngineState("fake", "paints a patch", ("expression",)),
     "video_rewrite": EngineState("video_rewrite", "the person's own mouths", ("expression",), "on demand"),
     "portrait": EngineState("portrait", "a still picture", (), "on demand", takes="image"),
-    "vasa1": EngineState("vasa1", "generated motion", ("expression", "guidance"), "on demand", pictures=True),
+    "vasa1": EngineState(
+        "vasa1", "generated motion", ("expression", "guidance"), "on demand", pictures=True, bounds={"guidance": (0, 4)}
+    ),
 }
 
 

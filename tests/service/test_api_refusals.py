@@ -154,6 +154,7 @@ def test_segments_must_lie_apart_inside_the_clip(client: httpx.Client, face_clip
         ({"options": '{"gaze": 1}'}, "options.gaze", "expression, face, quality"),
         ({"options": '{"expression": 3}'}, "options.expression", "0 to 2"),
         ({"options": '{"expression": NaN}'}, "options.expression", "number"),
+        ({"model": "vasa1", "options": '{"guidance": 5}'}, "options.guidance", "0 to 4"),
         ({"options": '{"quality": "best"}'}, "options.quality", "high, lossless, small"),
         ({"options[face]": "left"}, "face", "largest"),
         ({"options": "{"}, "options", "JSON"),
