@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,7 @@ class EngineLimits:
     sequential: bool  # True: chunks must be rendered in order
     options: tuple[str, ...]
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value of an option that has them
+    deeper: tuple[str, ...] = ()  # options that need more of the person than `fit` learns: `Deepens`, before the motion
 
 
 class Picture(Protocol):
@@ -204,4 +205,13 @@ class Engine(Protocol):
         self, avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, span: Span
     ) -> Iterator[Patch | None]:
         """One patch (or None: leave the frame) for every picture of the span, in order. Pure."""
+        ...
+
+
+@runtime_checkable
+class Deepens(Protocol):
+    """An engine that can learn more of a person than most jobs need."""
+
+    def deepen(self, avatar: Avatar, clip: Clip, progress: Progress = no_progress) -> None:
+        """Learn what the options `limits().deeper` need into a fitted avatar. Deterministic; resumable."""
         ...

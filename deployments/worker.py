@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.contracts import Avatar, Clip, Engine, Motion, Patch, Progress, Span, Track
+from deployments.contracts import Avatar, Clip, Deepens, Engine, Motion, Patch, Progress, Span, Track
 from deployments.engines.registry import get_engine
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.decode import YuvPicture, decode, decode_order
@@ -44,6 +44,7 @@ class FitTask:
     clip: Clip
     track: Path
     out: Path  # folder
+    deeper: bool = False  # with what `limits().deeper` asks for
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,11 @@ def load_engine(name: str) -> None:
 
 def fit_engine(task: FitTask, progress: Progress) -> Avatar:
     """What the engine learns of the person of a clip, in the folder `task.out`. Raises the engine's errors."""
-    return get_engine(task.engine).fit(task.clip, load_track(task.track), task.out, progress)
+    engine = get_engine(task.engine)
+    avatar = engine.fit(task.clip, load_track(task.track), task.out, progress)
+    if task.deeper and isinstance(engine, Deepens):
+        engine.deepen(avatar, task.clip, progress)
+    return avatar
 
 
 def write_quality_report(task: ReportTask, progress: Progress) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -119,7 +119,7 @@ def run_sync(
     with job.stage("track"):
         tracked = track_face(clip, request.face, cache, executor, progress)
     with job.stage("avatar"):
-        avatar = fit_avatar(request.engine, tracked, cache, executor, progress)
+        avatar = fit_avatar(request.engine, tracked, cache, executor, progress, request.options)
     with job.stage("motion"):
         motion = make_motion(request, speech, plan, tracked, avatar)
     key = job_key(request, plan, motion, avatar, tracked)
@@ -186,13 +186,21 @@ def track_face(clip: Clip, face: str, cache: Cache, executor: Executor, progress
     return Tracked(clip, track, file, key)
 
 
-def fit_avatar(name: str, tracked: Tracked, cache: Cache, executor: Executor, progress: Progress) -> Avatar:
-    """What the engine learns of the person, once per clip, face and engine."""
+def fit_avatar(
+    name: str,
+    tracked: Tracked,
+    cache: Cache,
+    executor: Executor,
+    progress: Progress,
+    options: Mapping[str, float] | None = None,
+) -> Avatar:
+    """What the engine learns of the person, once per clip, face and engine; once more where an option asks for more."""
+    deeper = any((options or {}).get(option) for option in get_engine(name).limits().deeper)
     rooms = ("deployments/face", "deployments/motion", "deployments/retrieval", f"deployments/engines/{name}", "kernels")
-    key = digest_of("avatar", tracked.key, name, code_version(rooms))
+    key = digest_of("avatar", tracked.key, name, code_version(rooms), *(["deeper"] if deeper else []))
 
     def fit(folder: Path) -> Avatar:
-        return executor.call(fit_engine, FitTask(name, tracked.clip, tracked.file, folder), progress)
+        return executor.call(fit_engine, FitTask(name, tracked.clip, tracked.file, folder, deeper), progress)
 
     return cache.avatar(key, fit)
 

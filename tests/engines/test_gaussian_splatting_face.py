@@ -38,7 +38,7 @@ SPAN = Span(4, 6)
 def avatar(talking, tmp_path_factory: pytest.TempPathFactory) -> Avatar:
     found = GaussianSplatting(SMALL).fit(talking.clip, talking.track, tmp_path_factory.mktemp("avatar"))
     assert not (found.path / NAME).exists()  # nobody asked for it yet
-    fit_face(found.path, talking.clip, SMALL)
+    GaussianSplatting(SMALL).deepen(found, talking.clip)
     return found
 
 

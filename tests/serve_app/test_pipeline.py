@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deployments.contracts import Clip, Segment, Span
+from deployments.engines.fake.engine import DEEP
 from deployments.errors import Cancelled, OutputError
 from deployments.media.decode import decode
 from deployments.media.probe import probe
@@ -58,6 +59,16 @@ def test_any_number_of_chunks_gives_the_same_frames_to_the_bit(run: Run, tmp_pat
         job, clip = run(chunks=chunks, out=tmp_path / f"{chunks}.mp4")
         assert len(job.chunks) == chunks and job.patched == 45
         assert planes(clip) == expected
+
+
+def test_more_is_learned_of_a_person_where_an_option_asks_for_it_and_only_there(run: Run, shared_cache: Path) -> None:
+    def deep() -> list[bool]:
+        return sorted((folder / DEEP).is_file() for folder in (shared_cache / "pipeline" / "avatars").iterdir())
+
+    run(options={"depth": 0})
+    assert deep() == [False]
+    run(options={"depth": 2})
+    assert deep() == [False, True], "an avatar of its own: replicas that hold the other one are not left with half of it"
 
 
 def test_size_clock_and_sound(run: Run, request_: SyncRequest, speech_file: Path) -> None:

@@ -27,6 +27,7 @@ from deployments.contracts import (
 )
 
 CONTEXT_FRAMES = 2
+DEEP = "deep.txt"
 COST = LIP_COEFFICIENTS - 1  # this coefficient is the seconds that a frame shall take: a device of known speed
 
 
@@ -37,7 +38,9 @@ class Fake:
 
     def limits(self) -> EngineLimits:
         """Two frames of motion on both sides, so that a wrong slice of the motion shows."""
-        return EngineLimits(context_frames=CONTEXT_FRAMES, sequential=False, options=("expression", "cost"))
+        return EngineLimits(
+            context_frames=CONTEXT_FRAMES, sequential=False, options=("expression", "cost", "depth"), deeper=("depth",)
+        )
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Keep the mean colour of the clip's first face: just enough to see that a fit was reused."""
@@ -46,6 +49,11 @@ class Fake:
         (out / "avatar.json").write_text(json.dumps(facts), encoding="utf-8")
         progress("fit", 1, 1)
         return Avatar(engine=self.name, path=out, digest=clip.digest)
+
+    def deepen(self, avatar: Avatar, clip: Clip, progress: Progress = no_progress) -> None:
+        """Leave a file that says so."""
+        (avatar.path / DEEP).write_text(clip.digest, encoding="utf-8")
+        progress("deepen", 1, 1)
 
     def animate(self, speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: dict[str, Any]) -> Motion:
         """First coefficient = loudness of the 40 ms around each frame, 0..1."""

@@ -29,7 +29,8 @@ class GaussianSplatting:
 
     def limits(self) -> EngineLimits:
         """Chunks are independent: where everything goes is decided over the whole job by each of them."""
-        return EngineLimits(context_frames=0, sequential=False, options=("expression", *BOUNDS), bounds=BOUNDS)
+        turns = tuple(BOUNDS)
+        return EngineLimits(context_frames=0, sequential=False, options=("expression", *turns), bounds=BOUNDS, deeper=turns)
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Learn the template's lower face into the folder `out`."""
@@ -37,9 +38,15 @@ class GaussianSplatting:
         key = json.dumps([self.name, VERSION, clip.digest, asdict(self.config)], sort_keys=True)
         return Avatar(self.name, out, hashlib.sha256(key.encode()).hexdigest())
 
+    def deepen(self, avatar: Avatar, clip: Clip, progress: Progress = no_progress) -> None:
+        """Learn the whole face, which turns and looks, into the avatar."""
+        from deployments.engines.gaussian_splatting.face import fit_face
+
+        fit_face(avatar.path, clip, self.config, progress)
+
     def animate(self, speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: dict[str, Any]) -> Motion:
-        """Lip motion of the avatar's person for all frames of the clip; a pose or a gaze first has the whole face learned."""
-        return animate(speech, clip, track, avatar, options, self.config)
+        """Lip motion of the avatar's person for all frames of the clip, with a pose and a gaze; they need `deepen`."""
+        return animate(speech, clip, track, avatar, options)
 
     def render(
         self, avatar: Avatar, motion: Motion, pictures: Iterable[Picture], track: Track, span: Span
