@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.checks import DeviceError, DtypeError, ShapeError, check_shape
+from kernels.group_norm_silu.cpu import forward
 from kernels.group_norm_silu.op import group_norm_silu_op
 
 __all__ = ["group_norm_silu"]
@@ -39,7 +40,18 @@ def group_norm_silu(
     weight = x.new_ones(channels, dtype=torch.float32) if weight is None else weight
     bias = x.new_zeros(channels, dtype=torch.float32) if bias is None else bias
     rows = x.reshape(x.shape[0], -1, channels).contiguous()
-    return group_norm_silu_op(rows, weight.contiguous(), bias.contiguous(), groups, float(eps), silu)[0].view(x.shape)
+    inputs = (rows, weight.contiguous(), bias.contiguous(), groups, float(eps), silu)
+    out = forward(*inputs)[0] if _nobody_listens(rows, weight, bias) else group_norm_silu_op(*inputs)[0]
+    return out.view(x.shape)
+
+
+def _nobody_listens(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether the CPU path may be called as it is: no gradient is wanted and nothing traces.
+
+    Through the registration a call takes 90 us more, which is what a small picture itself takes.
+    """
+    wanted = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad)
+    return x.is_cpu and type(x) is Tensor and not wanted and not torch.compiler.is_compiling()
 
 
 def _check_numbers(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.jit import Array, compiled_fast, inlined
+from kernels.jit import Array, compiled_fast, inlined, wide_vectors
 from kernels.threads import cut, run_spans
 
 BLOCK = 128  # rows that are summed in float32 before float64 takes over
@@ -46,9 +46,10 @@ def _narrow(value: np.float32) -> np.uint16:
 
 
 @compiled_fast
-def sum_rows(x: Array, shift: Array, sums: Array, first: int, last: int) -> None:
-    """Add x - shift and its square over rows of x [N, C] to sums [2, C] (float64)."""
+def sum_rows(x: Array, sums: Array, first: int, last: int) -> None:
+    """Add x less its first row, and the square of that, over rows of x [N, C] to sums [3, C] (float64); the third is the row."""
     channels = x.shape[1]
+    shift = x[0].copy()
     one, two = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
     for start in range(first, last, BLOCK):
         one[:] = 0
@@ -61,12 +62,16 @@ def sum_rows(x: Array, shift: Array, sums: Array, first: int, last: int) -> None
         for c in range(channels):
             sums[0, c] += one[c]
             sums[1, c] += two[c]
+    sums[2] = shift
 
 
 @compiled_fast
-def sum_rows_bf16(x: Array, shift: Array, sums: Array, first: int, last: int) -> None:
+def sum_rows_bf16(x: Array, sums: Array, first: int, last: int) -> None:
     """`sum_rows` of bfloat16, seen as uint16."""
     channels = x.shape[1]
+    shift = np.empty(channels, np.float32)
+    for c in range(channels):
+        shift[c] = _wide(x[0, c])
     one, two = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
     for start in range(first, last, BLOCK):
         one[:] = 0
@@ -79,11 +84,33 @@ def sum_rows_bf16(x: Array, shift: Array, sums: Array, first: int, last: int) ->
         for c in range(channels):
             sums[0, c] += one[c]
             sums[1, c] += two[c]
+    sums[2] = shift
+
+
+@compiled_fast
+def find_moments(sums: Array, rows: int, eps: float, mean: Array, rstd: Array, centre: Array, scale: Array) -> None:
+    """From a sample's sums [parts, 3, C]: mean and 1 / deviation [groups], and the same for every channel [C].
+
+    The sums of a group's channels are shifted one by one, so their spread and that of their means are added up.
+    """
+    width = sums.shape[2] // len(mean)
+    for g in range(len(mean)):
+        total = spread = 0.0
+        for c in range(g * width, (g + 1) * width):
+            total += sums[:, 0, c].sum() / rows + sums[0, 2, c]
+        middle = total / width
+        for c in range(g * width, (g + 1) * width):
+            away = sums[:, 0, c].sum() / rows
+            spread += max(sums[:, 1, c].sum() / rows - away * away, 0.0) + (sums[0, 2, c] + away - middle) ** 2
+        mean[g], rstd[g] = middle, 1 / np.sqrt(spread / width + eps)
+        centre[g * width : (g + 1) * width] = mean[g]
+        scale[g * width : (g + 1) * width] = rstd[g]
 
 
 @compiled_fast
 def apply_rows(x: Array, centre: Array, gain: Array, offset: Array, out: Array, silu: bool, first: int, last: int) -> None:
     """Write (x - centre) * gain + offset, with SiLU or without, to rows of out [N, C]."""
+    wide_vectors()
     for n in range(first, last):
         if silu:
             for c in range(x.shape[1]):
@@ -96,6 +123,7 @@ def apply_rows(x: Array, centre: Array, gain: Array, offset: Array, out: Array, 
 @compiled_fast
 def apply_rows_bf16(x: Array, centre: Array, gain: Array, offset: Array, out: Array, silu: bool, first: int, last: int) -> None:
     """`apply_rows` of bfloat16, seen as uint16."""
+    wide_vectors()
     for n in range(first, last):
         if silu:
             for c in range(x.shape[1]):
@@ -110,16 +138,6 @@ def _as_array(x: Tensor) -> Array:
     return array
 
 
-def _group_moments(sums: Array, shift: Array, rows: int, groups: int, eps: float) -> tuple[Array, Array]:
-    """Mean and 1 / deviation of every group from the sums of its channels, which are shifted one by one."""
-    away = sums[0] / rows
-    centres = (shift + away).reshape(groups, -1)
-    spread = (np.maximum(sums[1] / rows - away**2, 0)).reshape(groups, -1)
-    mean = centres.mean(1)
-    variance = spread.mean(1) + ((centres - mean[:, None]) ** 2).mean(1)
-    return mean, 1 / np.sqrt(variance + eps)
-
-
 def forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise contiguous x [B, N, C]. float16 goes through float32; numba does not know it."""
     if x.dtype == torch.float16:
@@ -127,29 +145,20 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, si
         return out.to(x.dtype), mean, rstd
     batch, rows, channels = x.shape
     result = torch.empty_like(x)
-    mean, rstd = (torch.empty((batch, groups), dtype=torch.float32) for _ in range(2))
+    means, scales = np.empty((batch, groups), np.float32), np.empty((batch, groups), np.float32)
     source, target = _as_array(x.detach()), _as_array(result)
     gains, offset = (t.detach().float().numpy() for t in (weight, bias))
+    centre, scale = np.empty(channels, np.float32), np.empty(channels, np.float32)
     sums_of, apply = (sum_rows_bf16, apply_rows_bf16) if x.dtype == torch.bfloat16 else (sum_rows, apply_rows)
     bounds = cut(rows, max(1, SPAN // channels))
     for b in range(batch):
-        shift = x[b, 0].detach().float().numpy()
-        sums = np.zeros((len(bounds) - 1, 2, channels))
-
-        def add(number: int, first: int, last: int, b: int = b, shift: Array = shift, sums: Array = sums) -> None:
-            sums_of(source[b], shift, sums[number], first, last)
-
-        run_spans(add, bounds)
-        centre, scale = _group_moments(sums.sum(0), shift.astype(np.float64), rows, groups, eps)
-        mean[b], rstd[b] = torch.from_numpy(centre), torch.from_numpy(scale)
-        centres, scales = (np.repeat(v.astype(np.float32), channels // groups) for v in (centre, scale))
-        parts = (centres, scales * gains, offset)
-
-        def write(_: int, first: int, last: int, b: int = b, parts: tuple[Array, Array, Array] = parts) -> None:
-            apply(source[b], *parts, target[b], silu, first, last)
-
-        run_spans(write, bounds)
-    return result, mean, rstd
+        sums = np.zeros((len(bounds) - 1, 3, channels))
+        rows_in, rows_out = source[b], target[b]
+        run_spans(lambda number, first, last: sums_of(rows_in, sums[number], first, last), bounds)  # noqa: B023  # done before the next turn
+        find_moments(sums, rows, eps, means[b], scales[b], centre, scale)
+        scale *= gains
+        run_spans(lambda _, first, last: apply(rows_in, centre, scale, offset, rows_out, silu, first, last), bounds)  # noqa: B023
+    return result, torch.from_numpy(means), torch.from_numpy(scales)
 
 
 def backward(

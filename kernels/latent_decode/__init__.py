@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kernels.checks import DtypeError, KernelError, ShapeError
-from kernels.latent_decode.modules import FoldedUpsample, FusedNorm, FusedResidual
+from kernels.latent_decode.modules import FoldedUpsample, FusedNorm, FusedResidual, Widened, multiplies
 
 __all__ = ["LayoutError", "accelerate", "decode"]
 
@@ -30,7 +30,8 @@ def accelerate(decoder: Decoder) -> Decoder:
 
     `norm1`, `norm2` and `nonlinearity` of a residual block, `conv_norm_out` and `conv_act`, `group_norm` of an
     attention and doublings with a 3x3 convolution in `upsamplers` are swapped; of a sequence the residual blocks that are
-    told nothing. What looks otherwise is left alone. The copy has the weights of now: after further training accelerate again.
+    told nothing. What looks otherwise is left alone. Where a CPU cannot multiply bfloat16, convolutions and linear layers of it
+    work in float32 between their ends. The copy has the weights of now: after further training accelerate again.
     """
     sequence = isinstance(decoder, nn.Sequential) and any(_residual(part) is not part for part in decoder)
     missing = [name for name in PARTS if not sequence and not hasattr(decoder, name)]
@@ -47,6 +48,7 @@ def accelerate(decoder: Decoder) -> Decoder:
         upsamplers = getattr(part, "upsamplers", None)
         if isinstance(upsamplers, nn.ModuleList):
             part.upsamplers = nn.ModuleList(_folded(each) for each in upsamplers)
+    _widen(fast)
     return _channels_last(fast)
 
 
@@ -56,9 +58,9 @@ def decode(decoder: nn.Module, latents: Tensor, batch: int = 8) -> Tensor:
         raise ShapeError(f"latents: expected [B, C, h, w] with at least one of each, got {[*latents.shape]}; reshape them")
     if batch < 1:
         raise ShapeError(f"batch: expected at least 1, got {batch}")
-    weight = next(decoder.parameters(), None)
-    if weight is not None and weight.dtype != latents.dtype:
-        raise DtypeError(f"latents: expected {weight.dtype} like the decoder, got {latents.dtype}; convert them")
+    wanted = _type_of(decoder)
+    if wanted not in (None, latents.dtype):
+        raise DtypeError(f"latents: expected {wanted} like the decoder, got {latents.dtype}; convert them")
     with torch.no_grad():
         parts = latents.contiguous(memory_format=torch.channels_last).split(batch)
         pictures = [decoder(part) for part in parts]
@@ -68,6 +70,25 @@ def decode(decoder: nn.Module, latents: Tensor, batch: int = 8) -> Tensor:
 def _channels_last(fast: Decoder) -> Decoder:
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotations lack it
     return fast
+
+
+def _type_of(decoder: nn.Module) -> torch.dtype | None:
+    """What the decoder takes, by its first layer; None where nothing in it has weights."""
+    for part in decoder.modules():
+        weight = next(part.parameters(recurse=False), None)
+        if isinstance(part, Widened) or weight is not None:
+            return part.dtype if weight is None else weight.dtype  # type: ignore[return-value]  # Widened's own
+    return None
+
+
+def _widen(fast: nn.Module) -> None:
+    """Let layers work in float32 whose own type this device cannot multiply."""
+    for part in list(fast.modules()):
+        for name, layer in list(part.named_children()):
+            weight = next(layer.parameters(recurse=False), None)
+            if isinstance(layer, nn.Conv2d | nn.Linear | FoldedUpsample) and weight is not None:
+                if not multiplies(weight.dtype, weight.device):
+                    setattr(part, name, Widened(layer))
 
 
 def _residual(part: nn.Module) -> nn.Module:

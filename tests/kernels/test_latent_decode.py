@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from deployments.engines.emo.autoencoder import Autoencoder, Residual
 from deployments.engines.emo.config import LatentConfig
 from kernels.checks import DtypeError, KernelError, ShapeError
 from kernels.latent_decode import LayoutError, accelerate, decode
-from kernels.latent_decode.modules import FoldedUpsample, FusedNorm, FusedResidual
+from kernels.latent_decode.modules import FoldedUpsample, FusedNorm, FusedResidual, Widened, multiplies
 
 
 def small() -> Decoder:
@@ -85,6 +87,32 @@ def test_the_decoder_of_emo_paints_the_same_picture(dtype: torch.dtype, share: f
     wired = Autoencoder(LatentConfig())
     wired.decoder = accelerate(wired.decoder)  # as the engine would: everything around it stays
     assert wired.decode(torch.randn(1, LatentConfig().channels, 4, 4)).shape == (1, 3, 16, 16)
+
+
+def test_bfloat16_is_multiplied_where_a_cpu_says_that_it_can() -> None:
+    cpu, half = torch.device("cpu"), torch.bfloat16
+    assert not multiplies(half, cpu, {"avx512_f": True, "avx512_vnni": True, "amx_bf16": False})
+    assert multiplies(half, cpu, {"avx512_bf16": True}) and multiplies(half, cpu, {"amx_bf16": True})
+    assert multiplies(half, cpu, {"architecture": "arm64", "bf16": True})
+    assert multiplies(torch.float32, cpu, {}) and multiplies(half, torch.device("cuda"), {})
+    assert not multiplies(half, cpu, {})  # nothing known: float32 is right everywhere
+
+
+def test_a_widened_layer_takes_and_gives_its_own_type_and_is_no_less_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = nn.Conv2d(16, 5, 3, padding=1).bfloat16(), torch.randn(2, 16, 9, 7).bfloat16()
+    with torch.no_grad():
+        wanted = copy.deepcopy(layer).double()(x.double())
+        away = layer(x).double() - wanted
+        found = Widened(copy.deepcopy(layer))(x)
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - wanted).abs().max() <= min(away.abs().max(), 2**-8 * wanted.abs().max())
+    for can, kind in ((False, Widened), (True, nn.Conv2d)):
+        monkeypatch.setattr("kernels.latent_decode.multiplies", lambda *_, can=can: can)
+        fast = accelerate(small().bfloat16())
+        assert type(fast.conv_in) is kind and type(fast.conv_out) is kind
+        assert decode(fast, latents().bfloat16()).dtype == torch.bfloat16
+        with pytest.raises(DtypeError, match="bfloat16 like the decoder"):
+            decode(fast, latents())
 
 
 def test_a_block_that_is_told_something_stays_as_it_is() -> None:

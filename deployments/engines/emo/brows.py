@@ -170,12 +170,16 @@ def joined(under: Patch, over: Patch, picture: Picture) -> Patch:
     parts = (under, over)
     x, y = min(p.x for p in parts), min(p.y for p in parts)
     right, bottom = max(p.x + p.alpha.shape[1] for p in parts), max(p.y + p.alpha.shape[0] for p in parts)
-    rgb = picture.window(x, y, right - x, bottom - y).astype(np.float32)
+    rgb = picture.window(x, y, right - x, bottom - y).copy()
     alpha = np.zeros(rgb.shape[:2], np.float32)
     for part in parts:
-        at = (slice(part.y - y, part.y - y + part.alpha.shape[0]), slice(part.x - x, part.x - x + part.alpha.shape[1]))
-        both = (alpha[at] > 0) & (part.alpha > 0)
-        mixed = rgb[at] + part.alpha[..., None] * (part.rgb - rgb[at])
-        rgb[at] = np.where(both[..., None], mixed, np.where((part.alpha > 0)[..., None], part.rgb, rgb[at]))
-        alpha[at] = np.where(both, 1.0, np.maximum(alpha[at], part.alpha))
-    return Patch(x, y, np.rint(rgb).astype(np.uint8), alpha)
+        rows, columns = (slice(at, at + size) for at, size in zip((part.y - y, part.x - x), part.alpha.shape, strict=True))
+        shows, below = part.alpha > 0, alpha[rows, columns]
+        both = np.nonzero(shows & (below > 0))
+        mixed = rgb[rows, columns][both]
+        mixed = mixed + part.alpha[both][:, None] * (part.rgb[both] - mixed.astype(np.float32))
+        np.copyto(rgb[rows, columns], part.rgb, where=shows[..., None])
+        rgb[rows, columns][both] = np.rint(mixed)
+        np.maximum(below, part.alpha, out=below)
+        below[both] = 1.0
+    return Patch(x, y, rgb, alpha)

@@ -60,15 +60,27 @@ class Rows:
         return np.asarray(seen | itself)
 
 
-def sample(model: Denoiser, shots: Shots, noise: torch.Tensor, start: float, steps: int, guidance: float = 0.0) -> torch.Tensor:
-    """Clean latents [B, W, C, h, w] of windows; `noise` like them, `start` its share at the beginning."""
+def sample(
+    model: Denoiser,
+    shots: Shots,
+    noise: torch.Tensor,
+    start: float,
+    steps: int,
+    guidance: float = 0.0,
+    pages: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Clean latents [B, W, C, h, w] of windows; `noise` like them, `start` its share at the beginning.
+
+    `pages` are `model.pages()`, given where they are known already.
+    """
     x = (1 - start) * shots.start + start * noise
-    silent = replace(shots, hears=torch.zeros_like(shots.hears))
+    ways = [shots, replace(shots, hears=torch.zeros_like(shots.hears))][: 1 if guidance == 0 else 2]
+    seen = [model.look(way, pages) for way in ways]
     for done in range(steps):
         t = torch.full((len(x),), start * (1 - done / steps), device=x.device)
-        clean = model(x, t, shots)
+        clean = model(x, t, shots, seen[0])
         if guidance != 0:
-            clean = clean + guidance * (clean - model(x, t, silent))
+            clean = clean + guidance * (clean - model(x, t, ways[1], seen[1]))
         x = x + (clean - x) / (steps - done)
     return x
 

@@ -36,6 +36,7 @@ class Generator:
         self._frames = np.flatnonzero(key.track.usable)
         self._starts: OrderedDict[int, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._windows: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self._pages: torch.Tensor | None = None
         self._latent = (config.latent.channels, window.height // FACTOR, window.width // FACTOR)
         here, count = self._nets.device, len(self._frames)
         heard = key.motion.extra.get(HEARD)
@@ -74,7 +75,9 @@ class Generator:
             shots = self._rows.shots([first], config.denoiser, torch.ones(1, device=self._nets.device))
             rows = np.clip(first + np.arange(config.denoiser.window), 0, len(self._frames) - 1)
             noise = noise_of(self._frames[rows].tolist(), self._latent, wishes.seed, config.flow).to(self._nets.device)
-            found = sample(self._nets.denoiser, shots, noise[None], config.flow.start, wishes.steps, wishes.guidance)
+            model, flow = self._nets.denoiser, config.flow
+            self._pages = model.pages() if self._pages is None else self._pages
+            found = sample(model, shots, noise[None], flow.start, wishes.steps, wishes.guidance, self._pages)
             remember(self._windows, first, found[0], 3)
         return self._windows[first]
 

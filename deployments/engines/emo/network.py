@@ -51,9 +51,9 @@ class Attention(nn.Module):
         self.out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: torch.Tensor, source: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """x [B, Q, D], source [B, K, S], mask [B, Q, K] (True: look) -> [B, Q, D]."""
+        """x [B, Q, D], source [B or 1, K, S] (1: all look at the same), mask [B, Q, K] (True: look) -> [B, Q, D]."""
         query = self._split(self.query(self.norm(x)))
-        key, value = (self._split(part) for part in self.both(source).chunk(2, -1))
+        key, value = (self._split(part).expand(len(x), -1, -1, -1) for part in self.both(source).chunk(2, -1))
         allowed = None if mask is None else mask[:, None]
         found = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         return x + self.out(found.transpose(1, 2).flatten(2))
@@ -98,9 +98,8 @@ class Block(nn.Module):
         shape, windows = x.shape, len(shots.hears)
         y = x.flatten(2).transpose(1, 2)  # [B W, L, D]
         places = y.shape[1]
-        pages = seen.references.flatten(0, 1)[None].expand(len(y), -1, -1)
         allowed = shots.apart.flatten(0, 1).repeat_interleave(places, 1)[:, None].expand(-1, places, -1)
-        y = self.reference(y, pages, allowed)
+        y = self.reference(y, seen.references, allowed)
         y = self.audio(y, seen.sound)
         inside = y.unflatten(0, (windows, -1)).transpose(1, 2).flatten(0, 1)  # [B L, W, D]
         before = seen.before.transpose(1, 2).flatten(0, 1)  # [B L, N, D]
@@ -112,9 +111,9 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Seen:
-    """What all blocks look at."""
+    """What all blocks look at; the same in every step."""
 
-    references: torch.Tensor  # [R, L, D]
+    references: torch.Tensor  # [1, R L, D]
     before: torch.Tensor  # [B, N, L, D]
     sound: torch.Tensor  # [B W, 5, D]
     order: torch.Tensor  # [N + W, D]
@@ -142,10 +141,10 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(coarse, coarse, config.heads) for _ in range(2))
         self.leave = zeroed(nn.Conv2d(fine, 4 * latent.channels, 3, padding=1))
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, shots: Shots) -> torch.Tensor:
-        """x [B, W, C, H/4, W/4] at noise t [B] -> clean latents, the same shape."""
+    def forward(self, x: torch.Tensor, t: torch.Tensor, shots: Shots, seen: Seen | None = None) -> torch.Tensor:
+        """x [B, W, C, H/4, W/4] at noise t [B] -> clean latents, the same shape. `seen` is given where it is known already."""
         shape = x.shape
-        seen = self._look(shots)
+        seen = self.look(shots) if seen is None else seen
         told = self._tell(t, shots)
         planes = torch.cat([x, shots.start, shots.planes], 2).flatten(0, 1)
         y = self.enter(nn.functional.pixel_unshuffle(planes, 2).to(memory_format=torch.channels_last))
@@ -157,11 +156,17 @@ class Denoiser(nn.Module):
         missing = nn.functional.pixel_shuffle(self.leave(nn.functional.silu(y)), 2)
         return shots.start + missing.reshape(shape)
 
-    def _look(self, shots: Shots) -> Seen:
+    def pages(self) -> torch.Tensor:
+        """Features [1, R L, D] of the person's own pictures; the same for a whole clip."""
+        return self.branch(self.references).flatten(0, 1)[None]
+
+    def look(self, shots: Shots, pages: torch.Tensor | None = None) -> Seen:
+        """What all steps look at; `pages` are given where they are known already."""
         windows, count = shots.before.shape[:2]
         before = self.branch(shots.before.flatten(0, 1)).unflatten(0, (windows, count))
         sound = self.hear(shots.heard) * shots.hears.view(-1, 1, 1, 1) + self.silent * (1 - shots.hears.view(-1, 1, 1, 1))
-        return Seen(self.branch(self.references), before, (sound + self.offset).flatten(0, 1), self.order)
+        references = self.pages() if pages is None else pages
+        return Seen(references, before, (sound + self.offset).flatten(0, 1), self.order)
 
     def _tell(self, t: torch.Tensor, shots: Shots) -> torch.Tensor:
         pitch = torch.exp2(torch.arange(FOURIER, device=t.device, dtype=t.dtype))

@@ -37,11 +37,14 @@ def device() -> torch.device:
 def load_networks(folder: Path, config: EmoConfig, size: tuple[int, int]) -> Networks:
     """The networks of an avatar whose window is `size` (height, width). Raises WeightsError."""
     torch.set_num_threads(1)  # chunks are the parallelism, and sums must not depend on the number of threads
-    code = Autoencoder(config.latent)
-    denoiser = Denoiser(config.latent, config.denoiser, (size[0] // FACTOR, size[1] // FACTOR))
+    with torch.device("meta"):  # numbers of a fit need no random ones first
+        code = Autoencoder(config.latent)
+        denoiser = Denoiser(config.latent, config.denoiser, (size[0] // FACTOR, size[1] // FACTOR))
     for network, name in ((code, CODE), (denoiser, DENOISER)):
+        network.to_empty(device="cpu")
         fill(network, folder / f"{name}.safetensors")
-        network.eval().to(device())
+        # as the pictures lie: oneDNN reorders weights in every call, and such ones faster
+        network.eval().to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own lack it
     return Networks(code, denoiser, device())
 
 
