@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Motion, Track
-from deployments.weights.load import load_tensors
+from deployments.weights.load import load_tensors, map_tensors
 
 EXTRA = "extra."
 
@@ -26,8 +26,8 @@ def save_track(track: Track, path: Path) -> None:
 
 
 def load_track(path: Path) -> Track:
-    """Read what `save_track` wrote. Raises WeightsError."""
-    rows = load_tensors(path, "landmarks", "score", "usable", "shot")
+    """What `save_track` wrote, read only and shared by all processes that read it. Raises WeightsError."""
+    rows = map_tensors(path, "landmarks", "score", "usable", "shot")
     return Track(rows["landmarks"], rows["score"], rows["usable"].astype(np.bool_), rows["shot"], rows.get("light"))
 
 
@@ -52,8 +52,11 @@ def pick_rows(track: Track, order: NDArray[np.int64]) -> Track:
     jump = np.concatenate([[False], np.abs(np.diff(order)) != 1])
     change = np.concatenate([[False], np.diff(track.shot[order]) != 0])
     shot = np.cumsum(jump | change).astype(np.int32)
-    light = None if track.light is None else track.light[order]
-    return Track(track.landmarks[order], track.score[order], track.usable[order], shot, light)
+    # a run of frames is seen where it lies, and not copied
+    run = len(order) > 0 and bool((np.diff(order) == 1).all())
+    rows = slice(int(order[0]), int(order[-1]) + 1) if run else order
+    light = None if track.light is None else track.light[rows]
+    return Track(track.landmarks[rows], track.score[rows], track.usable[rows], shot, light)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -151,15 +152,30 @@ def _fragment(task: ChunkTask, stream: StreamTask) -> None:
 
 
 def _render(task: ChunkTask, tick: Tick) -> int:
-    motion, track = load_motion(task.motion), load_track(task.track)
-    frames = len(motion.weight)
-    if task.order is not None or frames != len(track.usable):
-        track = pick_rows(track, np.arange(frames) if task.order is None else task.order)
+    motion = load_motion(task.motion)
+    track = shown_track(task, len(motion.weight))
     painted = _Painted(task, get_engine(task.engine), motion, track, tick)
     encoded = encode_chunk(task.clip, iter(painted), task.encode, task.out)
     if encoded != len(task.span):
         raise RenderError(f"expected {len(task.span)} frames from {task.span.start} on, got {encoded}")
     return painted.patched
+
+
+def shown_track(task: ChunkTask, frames: int) -> Track:
+    """The track of the output's frames."""
+    state = task.track.stat() if task.track.is_file() else None
+    order = None if task.order is None else task.order.astype(np.int64).tobytes()
+    return _shown_track(task.track, state and (state.st_mtime_ns, state.st_size, state.st_ino), order, frames)
+
+
+@lru_cache(maxsize=1)
+def _shown_track(path: Path, state: tuple[int, int, int] | None, order: bytes | None, frames: int) -> Track:
+    """Kept while the file stays as it is: the chunks of a job ask for the same again and again."""
+    track = load_track(path)
+    if order is not None or frames != len(track.usable):
+        track = pick_rows(track, np.arange(frames) if order is None else np.frombuffer(order, np.int64))
+        track.landmarks.flags.writeable = False  # what is made of it may be kept, too
+    return track
 
 
 class _Painted:

@@ -40,9 +40,8 @@ class Cache:
                 return load_track(path), path
             except WeightsError:
                 path.unlink()
-        track = make()
-        save_track(track, path)
-        return track, path
+        save_track(make(), path)
+        return load_track(path), path  # its pages are the workers', too
 
     def avatar(self, key: str, fit: Callable[[Path], Avatar]) -> Avatar:
         """The avatar stored under `key`, or one fitted into a folder aside and moved here; a damaged one is fitted anew.

@@ -6,8 +6,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +20,9 @@ from serve_app.personalize_command import register as register_personalize
 from serve_app.planner import SyncMode
 from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, read_choices, read_voice, segment
 from serve_app.serve_command import register
+
+if TYPE_CHECKING:
+    from serve_app.pipeline import JobReport
 
 app = typer.Typer(
     help="New speech in, the same video out with the mouth following it.",
@@ -125,8 +129,9 @@ def sync(
                 say(str(Remote(server, Secrets().api_key or None).sync(request, bars)))
             return
         with Bars(quiet) as bars:
-            job = LipSync(engine, workers=workers, progress=bars).run(request)
-        say(f"{job.out}  {job.frames} frames, {job.patched} changed, {sum(job.seconds.values()):.1f} s")
+            # said before the report, which takes longer than the rendering
+            done = partial(tell_result, bars.say)
+            job = LipSync(engine, workers=workers, progress=bars).run(request, done)
         if job.page is not None:
             say(f"{job.page}  quality report")
 
@@ -312,6 +317,11 @@ def pair_sources(audio: list[Path], text: list[str], segments: list[str]) -> tup
         raise OptionError(f"expected one --audio or --text per --segment, got {len(sources)} for {len(segments)} segments")
     spans = [segment(*split_range(words)) for words in segments]
     return tuple(SpeechSource(s.audio, s.text, span) for s, span in zip(sources, spans, strict=True))
+
+
+def tell_result(say: Callable[[str], None], job: JobReport) -> None:
+    """Where the result lies."""
+    say(f"{job.out}  {job.frames} frames, {job.patched} changed, {sum(job.seconds.values()):.1f} s")
 
 
 def split_range(words: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -30,7 +31,9 @@ class Bars:
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=quiet,
+            redirect_stdout=False,  # results are for scripts, too: they must not land on stderr
         )
+        self._quiet = quiet
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
@@ -46,3 +49,11 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[name], completed=done, total=total, description=stage)
+
+    def say(self, words: str) -> None:
+        """A line of result on stdout, never wrapped; above the bars where a person sees both."""
+        console = self._progress.console
+        if sys.stdout.isatty() and console.is_terminal and not self._quiet:
+            console.print(words, soft_wrap=True, markup=False, highlight=False)
+        else:
+            print(words, flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -41,10 +41,10 @@ class LipSync:
         sources = tuple(SpeechSource(audio=Path(audio), segment=segment(start, end)) for start, end, audio in segments)
         return self.run(SyncRequest(Path(video), sources, Path(output), self.engine))
 
-    def run(self, request: SyncRequest) -> JobReport:
-        """Any request."""
+    def run(self, request: SyncRequest, done: Callable[[JobReport], None] | None = None) -> JobReport:
+        """Any request. `done(job)` is called when the result is at its place; the quality report is still to come then."""
         with self._machine() as (cache, executor):
-            return run_sync(request, cache, executor, self._progress, _Waker(executor, request.engine))
+            return run_sync(request, cache, executor, self._progress, _Waker(executor, request.engine, done))
 
     def fit(self, video: str | Path, face: str = "largest") -> Path:
         """Track and learn the person of a clip ahead of time; returns the avatar's folder."""
@@ -62,14 +62,20 @@ class LipSync:
 
 
 class _Waker(Watch):
-    """Has the workers load the engine as soon as the request is known to be good."""
+    """Has the workers load the engine as soon as the request is known to be good; says when the result is there."""
 
-    def __init__(self, executor: SerialExecutor | LocalExecutor, engine: str) -> None:
-        self._executor, self._engine = executor, engine
+    def __init__(
+        self, executor: SerialExecutor | LocalExecutor, engine: str, done: Callable[[JobReport], None] | None = None
+    ) -> None:
+        self._executor, self._engine, self._done = executor, engine, done
 
     def planned(self, clip: Clip, plan: Plan) -> None:
         if isinstance(self._executor, LocalExecutor):
             self._executor.wake(load_engine, self._engine)
+
+    def joined(self, job: JobReport) -> None:
+        if self._done is not None:
+            self._done(job)
 
 
 class AdvancedModelManager:

@@ -7,7 +7,9 @@ does not move (forehead, temples, nose bridge, eye corners), to the mean of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +29,24 @@ BLOCK = 512  # frames at once: a long clip has millions of points
 class CanonicalFaces:
     """Landmarks in the head frame and the transform back: pixels = scale * rotation @ point + translation."""
 
-    points: NDArray[np.float32]  # [T, 478, 3] eye distances
+    landmarks: NDArray[np.float32]  # [N, 478, 3] pixels
+    rows: NDArray[np.int64]  # [T] of the landmarks: the frames that are meant
     rotation: NDArray[np.float32]  # [T, 3, 3] pixels <- head
     scale: NDArray[np.float32]  # [T] pixels per eye distance
     translation: NDArray[np.float32]  # [T, 3] pixels
+
+    @cached_property
+    def points(self) -> NDArray[np.float32]:
+        """The landmarks in the head frame [T, 478, 3], eye distances: 110 MB for ten minutes, so made when asked for."""
+        points = np.empty((len(self.rows), *self.landmarks.shape[1:]), np.float32)
+        for part in parts_of(len(points)):
+            points[part] = self.points_of(part)
+        return points
+
+    def points_of(self, part: slice) -> NDArray[np.float32]:
+        """Those of some of the frames."""
+        apart = self.landmarks[self.rows[part]] - self.translation[part, None]
+        return np.asarray((apart @ self.rotation[part]) / self.scale[part, None, None], np.float32)
 
     def to_pixels(self, points: NDArray[np.float32], frame: int) -> NDArray[np.float32]:
         """Points [P, 3] of the head frame -> pixels [P, 3] of one frame."""
@@ -43,21 +59,26 @@ class CanonicalFaces:
         return np.stack([yaw, np.arctan2(r[:, 2, 1], r[:, 2, 2]), np.arctan2(r[:, 1, 0], r[:, 0, 0])], axis=1).astype(np.float32)
 
 
-def canonical(landmarks: NDArray[np.float32], mean: NDArray[np.float32] | None = None) -> CanonicalFaces:
-    """Head frame of landmarks [T, 478, 3] in pixels.
+def canonical(
+    landmarks: NDArray[np.float32], mean: NDArray[np.float32] | None = None, rows: NDArray[np.int64] | None = None
+) -> CanonicalFaces:
+    """Head frame of landmarks [N, 478, 3] in pixels, of all frames or of those in `rows` [T].
 
     `mean` [60, 3] gives the stable points of the head frame; without it they are the clip's own (generalised
     Procrustes, three rounds, from the most frontal frame).
     """
-    stable = landmarks[:, STABLE].astype(np.float64)
-    target = np.asarray(mean, np.float64) if mean is not None else stable_mean(landmarks)
-    rotation, scale, translation = fit_similarity(target, stable)
-    turn, size, shift = (np.asarray(a, np.float32) for a in (rotation, scale, translation))
-    points = np.empty(landmarks.shape, np.float32)
-    for start in range(0, len(landmarks), BLOCK):
-        part = slice(start, start + BLOCK)
-        points[part] = ((landmarks[part] - shift[part, None]) @ turn[part]) / size[part, None, None]
-    return CanonicalFaces(points, turn, size, shift)
+    target = np.asarray(mean, np.float64) if mean is not None else stable_mean(landmarks if rows is None else landmarks[rows])
+    rows = np.arange(len(landmarks)) if rows is None else rows
+    turn, size, shift = (np.empty((len(rows), *shape), np.float32) for shape in ((3, 3), (), (3,)))
+    for part in parts_of(len(rows)):
+        stable = landmarks[rows[part, None], STABLE].astype(np.float64)
+        turn[part], size[part], shift[part] = fit_similarity(target, stable)
+    return CanonicalFaces(landmarks, rows, turn, size, shift)
+
+
+def parts_of(count: int) -> Iterator[slice]:
+    """Blocks of `count` frames."""
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
 def stable_mean(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:

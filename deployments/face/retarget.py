@@ -58,13 +58,31 @@ def retarget(
     """
     out = np.empty(own.shape, np.float32)
     for kept, run in blocks(len(own), breaks):
-        # the filter sees so far to both sides: blocks with so much around them leave no trace
-        around = slice(max(run.start, kept.start - SIGHT), min(run.stop, kept.stop + SIGHT))
-        drift = own[around] - model.shape(own_coefficients[around])
-        residual = gaussian_filter1d(drift, RESIDUAL_SIGMA, axis=0, mode="nearest", radius=SIGHT)
-        goal = model.shape(wanted[kept]) + residual[kept.start - around.start :][: kept.stop - kept.start]
-        out[kept] = own[kept] + mesh.reach[None, :, None] * (goal - own[kept])
+        around = surroundings(kept, run)
+        out[kept] = retarget_block(model, mesh, own[around], own_coefficients[around], wanted[kept], kept.start - around.start)
     return out
+
+
+def surroundings(kept: slice, run: slice) -> slice:
+    """The rows that the smoothing of a block sees: with so many around it, blocks leave no trace."""
+    return slice(max(run.start, kept.start - SIGHT), min(run.stop, kept.stop + SIGHT))
+
+
+def retarget_block(
+    model: ShapeModel,
+    mesh: FaceMesh,
+    own: NDArray[np.float32],
+    own_coefficients: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+    first: int,
+) -> NDArray[np.float32]:
+    """Target vertices [t, U, 3] of a block of `wanted` [t, K], which begins at row `first` of its surroundings `own`
+    [n, U, 3] and `own_coefficients` [n, K]."""
+    drift = own - model.shape(own_coefficients)
+    residual = gaussian_filter1d(drift, RESIDUAL_SIGMA, axis=0, mode="nearest", radius=SIGHT)
+    here = slice(first, first + len(wanted))
+    goal = model.shape(wanted) + residual[here]
+    return np.asarray(own[here] + mesh.reach[None, :, None] * (goal - own[here]), np.float32)
 
 
 def blocks(count: int, breaks: Sequence[int]) -> Iterator[tuple[slice, slice]]:

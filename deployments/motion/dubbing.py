@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deployments.contracts import Clip, Motion, Speech, Track
 from deployments.errors import SpeechError
-from deployments.face.pose import canonical
+from deployments.face.pose import CanonicalFaces, canonical, parts_of
 from deployments.media.sound import read_sound
 from deployments.motion.lip_space import LipSpace
 
@@ -20,8 +20,14 @@ def track_coefficients(track: Track, stable: NDArray[np.float32]) -> NDArray[np.
     """Lip coefficients [T, K] of a tracked clip; zero where the face is not usable."""
     out = np.zeros((len(track.usable), LipSpace.load().size), np.float32)
     if track.usable.any():
-        out[track.usable] = LipSpace.load().encode(canonical(track.landmarks[track.usable], stable).points)
+        out[track.usable] = lip_coefficients(canonical(track.landmarks, stable, np.flatnonzero(track.usable)))
     return out
+
+
+def lip_coefficients(faces: CanonicalFaces) -> NDArray[np.float32]:
+    """Lip coefficients [T, K] of faces, a block at a time: all points of a long clip are 110 MB."""
+    space = LipSpace.load()
+    return np.concatenate([space.encode(faces.points_of(part)) for part in parts_of(len(faces.rows))])
 
 
 def template_sound(clip: Clip) -> NDArray[np.float32] | None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.contracts import Track
-from deployments.face.pose import canonical
+from deployments.face.pose import canonical, parts_of
 
 MEASURES = ("aperture", "outer height", "width", "inner width", "lip protrusion", "jaw drop")
 CLOSED = 0.02
@@ -31,7 +31,8 @@ def track_measures(track: Track) -> NDArray[np.float64]:
     """`mouth_measures` [T, 6] of a whole track; NaN rows where no face is usable."""
     out = np.full((len(track.usable), len(MEASURES)), np.nan)
     if track.usable.any():
-        out[track.usable] = mouth_measures(canonical(track.landmarks[track.usable]).points)
+        faces = canonical(track.landmarks, rows=np.flatnonzero(track.usable))
+        out[track.usable] = np.concatenate([mouth_measures(faces.points_of(part)) for part in parts_of(len(faces.rows))])
     return out
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import weakref
+from bisect import bisect_right
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +14,8 @@ from numpy.typing import NDArray
 from deployments.contracts import Avatar, Motion, Picture, Track
 from deployments.face.mesh import skin_of, smoothstep
 from deployments.face.pose import CanonicalFaces, canonical
-from deployments.face.retarget import retarget
-from deployments.motion.dubbing import track_coefficients
+from deployments.face.retarget import blocks, retarget, retarget_block, surroundings
+from deployments.motion.dubbing import lip_coefficients
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.config import RetrievalConfig
 from deployments.retrieval.select import Choice, select
@@ -32,7 +35,7 @@ class PlanKey:
         content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
         heard = motion.extra.get(EXTRA) if config.sound_weight else None
         for array in (motion.coefficients, motion.weight, track.landmarks, track.usable, track.light, heard):
-            content.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+            content.update(b"" if array is None else digest_of(array))
         self._digest = content.digest()
 
     def __hash__(self) -> int:
@@ -40,6 +43,21 @@ class PlanKey:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PlanKey) and self._digest == other._digest
+
+
+_digests: dict[int, tuple[weakref.ref[NDArray[Any]], bytes]] = {}
+
+
+def digest_of(array: NDArray[Any]) -> bytes:
+    """Digest of an array's numbers; remembered where nobody can write to it: every chunk asks for that of a long track."""
+    known = _digests.get(id(array))
+    if known is not None and known[0]() is array:
+        return known[1]
+    digest = hashlib.sha256(np.ascontiguousarray(array).data).digest()
+    if not array.flags.writeable:
+        key = id(array)
+        _digests[key] = weakref.ref(array, lambda _: _digests.pop(key, None)), digest
+    return digest
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +75,7 @@ class Plan:
         self, bank: Bank, motion: Motion, track: Track, config: RetrievalConfig, sounds: NDArray[np.float32] | None = None
     ) -> None:
         self.bank = bank
+        self._near = slice(0, 0), np.empty(0, np.float32), np.empty(0, np.float32)
         self.row = np.full(len(track.usable), -1)
         active = track.usable & (motion.weight > 0)
         if not active.any():
@@ -65,29 +84,56 @@ class Plan:
         kept = np.flatnonzero(track.usable)
         self.row[kept] = np.arange(len(kept))
         self.row[~active] = -1
-        self.faces: CanonicalFaces = canonical(track.landmarks[kept], bank.stable)
-        own = track_coefficients(track, bank.stable)[kept]
+        self.faces: CanonicalFaces = canonical(track.landmarks, bank.stable, kept)
+        self._lips = lip_coefficients(self.faces)
         weight = motion.weight[kept, None]
-        self.wanted = ((1 - weight) * own + weight * motion.coefficients[kept]).astype(np.float32)
-        self.own = bank.mesh.vertices(self.faces.points)
+        self.wanted = ((1 - weight) * self._lips + weight * motion.coefficients[kept]).astype(np.float32)
         apart = (np.diff(track.shot[kept]) != 0) | (np.diff(kept) > AWAY)
-        self.target = retarget(bank.shape, bank.mesh, self.own, own, self.wanted, (np.flatnonzero(apart) + 1).tolist())
+        self._breaks: list[int] = (np.flatnonzero(apart) + 1).tolist()
+        self._blocks = list(blocks(len(kept), self._breaks))
         light, heard = None if track.light is None else track.light[kept], sounds_of(motion, kept, sounds)
         self.angles = self.faces.angles()
         self.choice: Choice = select(bank, self.wanted, self.angles, config, light, heard)
         self.skin = skin_of(bank.mesh)
 
+    @cached_property
+    def own(self) -> NDArray[np.float32]:
+        """Vertices [T, U, 3] in the head frame as filmed, of all rows: 110 MB for ten minutes."""
+        return self.bank.mesh.vertices(self.faces.points)
+
+    @cached_property
+    def target(self) -> NDArray[np.float32]:
+        """Where they go, of all rows."""
+        return retarget(self.bank.shape, self.bank.mesh, self.own, self._lips, self.wanted, self._breaks)
+
+    def vertices(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vertices [U, 3] of a row in the head frame, as filmed and where they go. A chunk asks for row after row: a block of
+        them is at hand."""
+        if "target" in vars(self):
+            return self.own[row], self.target[row]
+        if not self._near[0].start <= row < self._near[0].stop:
+            self._near = self._block(row)
+        kept, own, target = self._near
+        return own[row - kept.start], target[row - kept.start]
+
+    def _block(self, row: int) -> tuple[slice, NDArray[np.float32], NDArray[np.float32]]:
+        kept, run = self._blocks[bisect_right(self._blocks, row, key=lambda block: block[0].start) - 1]
+        around = surroundings(kept, run)
+        own = self.bank.mesh.vertices(self.faces.points_of(around))
+        first = kept.start - around.start
+        target = retarget_block(self.bank.shape, self.bank.mesh, own, self._lips[around], self.wanted[kept], first)
+        return kept, own[first : first + len(target)], target
+
     def pixels(self, row: int) -> NDArray[np.float32]:
         """Target vertices [U, 2] in pixels."""
-        return self.faces.to_pixels(self.target[row], row)[:, :2]
+        return self.faces.to_pixels(self.vertices(row)[1], row)[:, :2]
 
     def place(self, picture: Picture) -> tuple[int, Place] | None:
         """The row of a picture and where its new lower face goes; None where nothing is to change or it is off screen."""
         row = int(self.row[picture.index])
         if row < 0:
             return None
-        filmed = self.faces.to_pixels(self.own[row], row)[:, :2]
-        target = self.pixels(row)
+        filmed, target = (self.faces.to_pixels(vertices, row)[:, :2] for vertices in self.vertices(row))
         here = place(self.bank, target, filmed, picture.size(), self.skin)
         if here is None:
             return None

@@ -1,6 +1,6 @@
 """Model files: the manifest, fetching with verification, loading."""
 
 from deployments.weights.fetch import weights_path
-from deployments.weights.load import AGAIN, bundle_member, load_facts, load_tensors, map_bytes
+from deployments.weights.load import AGAIN, bundle_member, load_facts, load_tensors, map_bytes, map_tensors
 
-__all__ = ["AGAIN", "bundle_member", "load_facts", "load_tensors", "map_bytes", "weights_path"]
+__all__ = ["AGAIN", "bundle_member", "load_facts", "load_tensors", "map_bytes", "map_tensors", "weights_path"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import zipfile
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from deployments.errors import WeightsError
 
 MEMBER_LIMIT = 256 << 20
+HEAD = 8  # bytes of a safetensors file that say how long its header is
+DTYPES = {"F32": "<f4", "F64": "<f8", "U8": "u1", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
 AGAIN = "what was learned is damaged or of another version: fit the avatar again"
 
 
@@ -43,6 +46,33 @@ def load_tensors(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
         raise WeightsError(f"expected a safetensors file at {path}: {error}") from error
     check_keys(path, found, needed)
     return found
+
+
+def map_tensors(path: Path, *needed: str) -> dict[str, NDArray[Any]]:
+    """Like `load_tensors`, as views of the file that nobody can write to: processes share its pages. Raises WeightsError.
+
+    The file must be replaced, never written over, by whoever wants it changed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy"):  # checks all sizes and places against each other
+            pass
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(HEAD), "little")
+            head = json.loads(file.read(size))
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        head.pop("__metadata__", None)
+        check_keys(path, head, needed)
+        return {name: _view(pages, HEAD + size, facts) for name, facts in head.items()}
+    except (SafetensorError, OSError, KeyError) as error:
+        raise WeightsError(f"expected a safetensors file of plain numbers at {path}: {error}") from error
+
+
+def _view(pages: mmap.mmap, start: int, facts: dict[str, Any]) -> NDArray[Any]:
+    """One tensor of a file whose numbers begin at `start`."""
+    dtype, (first, last) = np.dtype(DTYPES[facts["dtype"]]), facts["data_offsets"]
+    return np.frombuffer(pages, dtype, (last - first) // dtype.itemsize, start + first).reshape(facts["shape"])
 
 
 def load_facts(path: Path, *needed: str) -> dict[str, Any]:
