@@ -27,6 +27,7 @@ from deployments.media.encode import EncodeOptions
 from deployments.media.probe import probe
 from deployments.media.sound import SoundPlan
 from deployments.media.stitch import stitch
+from deployments.memory import give_back
 from deployments.records import pick_rows, save_motion
 from deployments.worker import (
     ChunkResult,
@@ -122,6 +123,7 @@ def run_sync(
         avatar = fit_avatar(request.engine, tracked, cache, executor, progress, request.options)
     with job.stage("motion"):
         motion = make_motion(request, speech, plan, tracked, avatar)
+        give_back()
     key = job_key(request, plan, motion, avatar, tracked)
     with job.stage("render"):
         folder = cache.job(key)

@@ -15,6 +15,7 @@ from deployments.contracts import Avatar, Motion, Picture, Track
 from deployments.face.mesh import skin_of, smoothstep
 from deployments.face.pose import CanonicalFaces, canonical
 from deployments.face.retarget import blocks, retarget, retarget_block, surroundings
+from deployments.memory import let_go
 from deployments.motion.dubbing import lip_coefficients
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.config import RetrievalConfig
@@ -25,6 +26,7 @@ from deployments.retrieval.warp import Place, place, unseen, veiled
 TURNED = 0.2  # radians from which on a head shows much less of one cheek
 TURNED_MORE = 0.1  # and as many more until that counts in full: no frame may jump
 AWAY = 3  # frames without a face after which it may have come back otherwise
+SHOWN = 64  # rows after which the bank's pages are let go: all pictures that were ever shown are 600 MB
 
 
 class PlanKey:
@@ -109,6 +111,8 @@ class Plan:
     def vertices(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vertices [U, 3] of a row in the head frame, as filmed and where they go. A chunk asks for row after row: a block of
         them is at hand."""
+        if row % SHOWN == 0:
+            let_go(self.bank.pictures)
         if "target" in vars(self):
             return self.own[row], self.target[row]
         if not self._near[0].start <= row < self._near[0].stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from deployments.errors import WeightsError
 from deployments.face.mesh import FaceMesh
 from deployments.face.pose import STABLE, canonical
 from deployments.face.retarget import BLOCK, ShapeModel
+from deployments.memory import give_back, let_go
 from deployments.motion.lip_space import LipSpace
 from deployments.records import load_track, pick_rows, save_track
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.config import RetrievalConfig
 from deployments.retrieval.plan import Plan, PlanKey
+from deployments.weights import map_bytes
 
 FRAMES = 2 * BLOCK + 300
 RNG = np.random.default_rng(5)
@@ -135,3 +138,37 @@ def test_a_plan_s_key_knows_what_was_written_since(track: Track, motion: Motion,
     save_track(mine, tmp_path / "a.safetensors")
     for _ in range(2):
         assert PlanKey(avatar, motion, load_track(tmp_path / "a.safetensors"), config) == PlanKey(avatar, motion, mine, config)
+
+
+def test_pages_that_were_let_go_are_not_held_and_come_back_when_they_are_looked_at(tmp_path: Path) -> None:
+    size = 4 << 20
+    (tmp_path / "pictures.u8").write_bytes(bytes(range(256)) * (size // 256))
+    pictures = map_bytes(tmp_path / "pictures.u8", (size // 4096, 4096))
+    total = int(pictures.sum(dtype=np.int64))
+    assert mapped_kilobytes(tmp_path / "pictures.u8") == size // 1024
+    let_go(pictures)
+    assert mapped_kilobytes(tmp_path / "pictures.u8") == 0
+    assert int(pictures.sum(dtype=np.int64)) == total
+
+
+def mapped_kilobytes(file: Path) -> int:
+    """How much of a file this process holds."""
+    sections = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    ours = [section for section in sections if str(file) in section.partition("\n")[0]]
+    return sum(int(size) for section in ours for size in re.findall(r"^Rss: +(\d+) kB", section, flags=re.MULTILINE))
+
+
+def test_what_is_free_goes_back_to_the_system() -> None:
+    parts = [bytearray(100_000) for _ in range(800)]  # too small to be mapped one by one
+    kept = parts[::8]  # between those that are free, so that the heap cannot shrink by itself
+    del parts
+    before = own_kilobytes()
+    give_back()
+    assert before - own_kilobytes() > 40_000 and len(kept) == 100
+
+
+def own_kilobytes() -> int:
+    """Memory of this process that is no file's."""
+    found = re.search(r"^Pss_Anon: +(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), flags=re.MULTILINE)
+    assert found is not None
+    return int(found[1])
