@@ -30,8 +30,8 @@ def accelerate(decoder: Decoder) -> Decoder:
 
     `norm1`, `norm2` and `nonlinearity` of a residual block, `conv_norm_out` and `conv_act`, `group_norm` of an
     attention and doublings with a 3x3 convolution in `upsamplers` are swapped; of a sequence the residual blocks that are
-    told nothing. What looks otherwise is left alone. Where a CPU cannot multiply bfloat16, convolutions and linear layers of it
-    work in float32 between their ends. The copy has the weights of now: after further training accelerate again.
+    told nothing. What looks otherwise is left alone. Where a CPU cannot multiply bfloat16, layers and residual blocks of it work
+    in float32 between their ends. The copy has the weights of now: after further training accelerate again.
     """
     sequence = isinstance(decoder, nn.Sequential) and any(_residual(part) is not part for part in decoder)
     missing = [name for name in PARTS if not sequence and not hasattr(decoder, name)]
@@ -85,8 +85,8 @@ def _widen(fast: nn.Module) -> None:
     """Let layers work in float32 whose own type this device cannot multiply."""
     for part in list(fast.modules()):
         for name, layer in list(part.named_children()):
-            weight = next(layer.parameters(recurse=False), None)
-            if isinstance(layer, nn.Conv2d | nn.Linear | FoldedUpsample) and weight is not None:
+            if isinstance(layer, nn.Conv2d | nn.Linear | FoldedUpsample | FusedResidual):
+                weight = next(layer.parameters())
                 if not multiplies(weight.dtype, weight.device):
                     setattr(part, name, Widened(layer))
 

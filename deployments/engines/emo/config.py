@@ -52,6 +52,18 @@ class FlowConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    """How all frames together tell the look of a mouth; reaches are in the person's own spreads."""
+
+    lips: float = 3.0  # how far lips of another shape are believed
+    head: float = 6.0  # and heads held otherwise, in fifths of a radian
+    sound: float = 8.0  # and other sounds
+    listens: float = 0.2  # share of what is said that only alike sounds say
+    noise: float = 0.2  # of a single frame, as a share of what frames differ by
+    parts: int = 32  # pictures that are mixed
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """How one person is learned: below five minutes of one core in all."""
 
@@ -87,4 +99,5 @@ class EmoConfig(RetrievalConfig):
     latent: LatentConfig = field(default_factory=LatentConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     fit: FitConfig = field(default_factory=FitConfig)

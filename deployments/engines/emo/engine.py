@@ -15,7 +15,7 @@ from deployments.engines.emo.fit import fit_avatar
 from deployments.engines.emo.motion import animate
 from deployments.engines.emo.render import render_patch, studio_of
 
-VERSION = 2
+VERSION = 3
 
 
 class Emo:

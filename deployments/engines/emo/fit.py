@@ -35,7 +35,7 @@ def fit_avatar(clip: Clip, track: Track, out: Path, config: EmoConfig, progress:
     write_atomic(out / SMALL, small.tobytes())
     facts: dict[str, Any] = {
         "engine": "emo", "clip": clip.digest, "frames": len(bank.frames), "window": asdict(window),
-        "small": list(small.shape), "hears": False, "share": 0.0,
+        "small": list(small.shape), "hears": False, "remembered": 0.0, "share": 0.0,
     }  # fmt: skip
     heard = _listen(clip, track, bank, out, config)
     if len(bank.frames) >= config.fit.smallest:
@@ -48,7 +48,7 @@ def _learn(heard: Heard | None, track: Track, scene: Scene, out: Path, config: E
     from deployments.engines.emo.lessons import Lessons
 
     outcome = learn(Lessons(scene, track, heard, config), out, config, progress)
-    return {"hears": heard is not None, "share": outcome.share, **outcome.facts}
+    return {"hears": heard is not None, "remembered": outcome.remembered, "share": outcome.share, **outcome.facts}
 
 
 def _listen(clip: Clip, track: Track, bank: Bank, out: Path, config: EmoConfig) -> Heard | None:
@@ -70,11 +70,12 @@ class Learned:
 
     window: Window
     small: Bytes  # memory map
-    share: float
+    remembered: float  # share of the memory
+    share: float  # of the networks
 
 
 def load_learned(folder: Path) -> Learned:
     """Read it. Raises WeightsError."""
-    facts = load_facts(folder / META, "window", "small", "share")
+    facts = load_facts(folder / META, "window", "small", "remembered", "share")
     small = map_bytes(folder / SMALL, facts["small"])
-    return Learned(Window(**facts["window"]), small, facts["share"])
+    return Learned(Window(**facts["window"]), small, facts["remembered"], facts["share"])

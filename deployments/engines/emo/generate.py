@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from deployments.engines.emo.autoencoder import FACTOR
 from deployments.engines.emo.config import EmoConfig
-from deployments.engines.emo.fit import Learned
 from deployments.engines.emo.flow import Rows, noise_of, sample, window_weights, windows_over
 from deployments.engines.emo.motion import HEARD, told_wishes
 from deployments.engines.emo.networks import load_networks
-from deployments.engines.emo.scene import Scene, detail, rim, runs_of, told_of
+from deployments.engines.emo.recall import Starts, remember
+from deployments.engines.emo.scene import detail, rim, runs_of, told_of
 from deployments.retrieval.plan import Plan, PlanKey
-from deployments.retrieval.window import Floats, Matrix, to_window
+from deployments.retrieval.window import Floats
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 KEPT = 64  # rows whose encoded start is remembered: windows and their motion frames overlap
 
 
 class Generator:
     """Generates windows when a row of them is asked for, and remembers the last ones."""
 
-    def __init__(self, plan: Plan, key: PlanKey, learned: Learned, config: EmoConfig) -> None:
-        window = learned.window
-        self._plan, self._config, self._scene = plan, config, Scene(plan.bank, learned.small, window)
+    def __init__(self, plan: Plan, key: PlanKey, pictures: Starts, config: EmoConfig) -> None:
+        window = pictures.scene.window
+        self._config, self._pictures = config, pictures
         self._nets = load_networks(key.avatar.path, config, (window.height, window.width))
         self._wishes = told_wishes(key.motion)
         self._fade = rim(window)[..., None]
@@ -49,12 +46,12 @@ class Generator:
         )
 
     @torch.inference_mode()
-    def added(self, row: int) -> tuple[Floats, Matrix]:
-        """What is to be added [H, W, 3], -255..255, to the training-free picture of a row, and T_frame_window."""
+    def added(self, row: int) -> Floats:
+        """What is to be added [H, W, 3], -255..255, to the training-free picture of a row."""
         start, _ = self._start(row)
         pair = self._nets.code.decode(torch.stack([self._clean(row), start]))
         difference = (pair[0] - pair[1]).permute(1, 2, 0).cpu().numpy()
-        return 255 * self._fade * detail(difference, self._scene.window, self._config.window), self._matrix(row)
+        return np.asarray(255 * self._fade * detail(difference, self._pictures.scene.window, self._config.window), np.float32)
 
     def _clean(self, row: int) -> torch.Tensor:
         """Latent of a row: the windows that predict it, fused."""
@@ -88,19 +85,7 @@ class Generator:
     def _start(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoded training-free picture [C, h, w] and planes [8, h, w] of a row. One at a time: so no row depends on others."""
         if row not in self._starts:
-            plan, here = self._plan, self._nets.device
-            target = to_window(self._matrix(row), plan.pixels(row))
-            start = self._scene.start(target, plan.choice.rows[row], plan.choice.weights[row])
+            start, here = self._pictures.start(row), self._nets.device
             latent = self._nets.code.encode(torch.from_numpy(start.picture)[None].to(here))[0].contiguous()
             remember(self._starts, row, (latent, torch.from_numpy(start.planes).to(here)), KEPT)
         return self._starts[row]
-
-    def _matrix(self, row: int) -> Matrix:
-        return self._scene.window.matrix(self._plan.bank.stable, self._plan.pixels(row))
-
-
-def remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """Keep a value, and only the last `most`."""
-    kept[key] = value
-    while len(kept) > most:
-        kept.popitem(last=False)

@@ -15,6 +15,7 @@ from deployments.engines.emo.autoencoder import FACTOR, Autoencoder
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.flow import noise_of, sample
 from deployments.engines.emo.lessons import Encoded, Lessons
+from deployments.engines.emo.memory import save_memory
 from deployments.engines.emo.network import Denoiser, Shots
 from deployments.engines.emo.networks import CODE, DENOISER, device, fill
 from deployments.engines.emo.scene import detail
@@ -28,7 +29,8 @@ JUDGED = 24  # pictures that judge the auto-encoder
 class Outcome:
     """What learning was good for."""
 
-    share: float  # of what the networks add to the training-free picture; 0: they are not used
+    remembered: float  # share of what the memory adds to the training-free picture
+    share: float  # of what the networks add to that; 0: they are not used
     facts: dict[str, Any]
 
 
@@ -40,16 +42,28 @@ def learn(lessons: Lessons, out: Path, config: EmoConfig, progress: Progress) ->
     encoded = lessons.encoded(code, here)
     pictures = torch.from_numpy(lessons.references()).to(here)
     judge = Judge(lessons, encoded, code, config)
+    remembered, plain = judge.remember(recalled(lessons, config))
+    save_memory(lessons.memory(np.arange(len(lessons.rows))), out)  # of all frames, now that it is judged
     denoiser, training = learn_denoiser(lessons, encoded, code.encode(pictures).detach(), judge, out, config, progress)
     share, before, after = judge.share(denoiser)
     for done in (code_training, training):
         done.clean()
     facts = {
-        "psnr_training_free": before, "psnr_generated": after,
+        "psnr_training_free": plain, "psnr_remembered": before, "psnr_generated": after,
         "autoencoder_checks": code_training.checks, "denoiser_checks": training.checks,
         "parameters": {name: sum(p.numel() for p in net.parameters()) for name, net in ((CODE, code), (DENOISER, denoiser))},
     }  # fmt: skip
-    return Outcome(config.fit.faith * share if after - before >= config.fit.gain else 0.0, facts)
+    return Outcome(remembered, config.fit.faith * share if after - before >= config.fit.gain else 0.0, facts)
+
+
+def recalled(lessons: Lessons, config: EmoConfig) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """What a memory of the learned frames adds to those that were not learned from [n, 3, H, W]."""
+    memory, scene, out = lessons.memory(lessons.train), lessons.scene, []
+    for index in lessons.judged.tolist():
+        heard = None if lessons.heard is None else lessons.heard[index]
+        texture = memory.texture(lessons.told[index], heard, 1.0, config.memory)
+        out.append(memory.added(scene, lessons.start(index), texture, config.window).transpose(2, 0, 1))
+    return np.stack(out)
 
 
 def learn_code(lessons: Lessons, out: Path, config: EmoConfig, progress: Progress) -> tuple[Autoencoder, Training]:
@@ -104,10 +118,19 @@ class Judge:
         self._shots = encoded.rows[0].shots(self._firsts, config.denoiser, hears)
         noise = noise_of(frames, tuple(encoded.truths.shape[2:]), config.fit.seed, config.flow)
         self._noise = noise.to(self._here).unflatten(0, (len(self._firsts), window))
+        self._rows = rows - judged[0]
         self._start, self._truth = (torch.from_numpy(b[0][rows]).float().to(self._here) / 255 for b in _both(lessons))
         self._alpha = torch.from_numpy(lessons.pictures.alpha[rows])[:, None].to(self._here)
         with torch.no_grad():
             self._plain = code.decode(self._shots.start.flatten(0, 1))
+
+    def remember(self, added: np.ndarray[Any, np.dtype[np.float32]]) -> tuple[float, float]:
+        """From now on start from pictures with what the memory adds [n, 3, H, W]; the share of it, and PSNR without."""
+        remembered = torch.from_numpy(added[self._rows]).to(self._here)
+        best, before, after = self._best(remembered)
+        share = self._config.fit.faith * best if after - before >= self._config.fit.gain else 0.0
+        self._start = self._start + share * remembered
+        return share, before
 
     @torch.no_grad()
     def added(self, model: nn.Module) -> torch.Tensor:
@@ -125,7 +148,9 @@ class Judge:
 
     def share(self, model: nn.Module) -> tuple[float, float, float]:
         """The share of what is added that makes unseen frames best, and PSNR without and with it."""
-        added = self.added(model)
+        return self._best(self.added(model))
+
+    def _best(self, added: torch.Tensor) -> tuple[float, float, float]:
         found = [shown_psnr(self._start + share * added, self._truth, self._alpha) for share in SHARES]
         best = int(np.argmax(found))
         return SHARES[best], round(found[0], 3), round(found[best], 3)

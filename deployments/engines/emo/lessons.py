@@ -14,7 +14,8 @@ from deployments.engines.emo.autoencoder import Autoencoder
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.flow import Rows, Take
 from deployments.engines.emo.hearing import Heard
-from deployments.engines.emo.scene import Scene, detail, face_window, rim, runs_of, shown, told_of
+from deployments.engines.emo.memory import Memory, fit_memory
+from deployments.engines.emo.scene import Scene, Start, detail, face_window, rim, runs_of, shown, told_of
 from deployments.face.composite import match_rim
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.select import Choice, select_without_self
@@ -61,6 +62,17 @@ class Lessons:
         self.anchors = anchors_of(bank, self.rows[self.train], config.denoiser.references)
         away = np.abs(frames[:, None] - bank.frames[self.anchors][None]) > max(config.fit.exclude)
         self.apart = away | ~away.any(1, keepdims=True)
+
+    def start(self, index: int) -> Start:
+        """The picture that a row starts from, of mouths near to it."""
+        row, choice = int(self.rows[index]), self.choices[0]
+        target = to_window(self._view(row, self.scene.window)[0], self.scene.bank.vertices[row])
+        return self.scene.start(target, choice.rows[row], choice.weights[row])
+
+    def memory(self, chosen: NDArray[np.int64]) -> Memory:
+        """What the chosen rows together say of the mouth."""
+        heard, light = None if self.heard is None else self.heard[chosen], self.config.window.light * self.scene.window.density
+        return fit_memory(self.scene, self.rows[chosen], self.told[chosen], heard, self.config.memory, light)
 
     def references(self) -> Floats:
         """The person's own pictures [R, 3, H, W] that the reference branch reads."""

@@ -1,4 +1,4 @@
-"""One frame: the training-free picture, on it what the networks say that it lacks, and brows that rise with the speech."""
+"""One frame: the training-free picture, on it what memory and networks say that it lacks, and brows that rise with the speech."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from deployments.contracts import Avatar, Motion, Patch, Picture, Track
 from deployments.engines.emo.brows import LIFT, with_brows
 from deployments.engines.emo.config import EmoConfig
 from deployments.engines.emo.fit import load_learned
+from deployments.engines.emo.memory import load_memory
 from deployments.engines.emo.motion import told_wishes
+from deployments.engines.emo.recall import Recall, Starts
+from deployments.engines.emo.scene import Scene
 from deployments.face.composite import two_band
 from deployments.retrieval.plan import Plan, PlanKey, plan_of
 from deployments.retrieval.settle import settle
-from deployments.retrieval.warp import blend
+from deployments.retrieval.warp import Place, blend
 from deployments.retrieval.window import Floats, onto
 
 if TYPE_CHECKING:
@@ -32,13 +35,25 @@ class Studio:
         self.plan: Plan = plan_of(key.plan)
         self.points = key.plan.track.landmarks
         self._motion = key.plan.motion
-        learned = load_learned(key.plan.avatar.path)
-        self.share = learned.share
-        self.generator: Generator | None = None
-        if learned.share > 0 and bool((self.plan.row >= 0).any()):
+        folder = key.plan.avatar.path
+        learned, used = load_learned(folder), bool((self.plan.row >= 0).any())
+        self.starts = Starts(self.plan, Scene(self.plan.bank, learned.small, learned.window))
+        self._added: list[tuple[float, Recall | Generator]] = []
+        if used and learned.remembered > 0:
+            recall = Recall(self.plan, key.plan, self.starts, load_memory(folder), config)
+            self._added.append((learned.remembered, recall))
+        if used and learned.share > 0:
             from deployments.engines.emo.generate import Generator  # brings torch
 
-            self.generator = Generator(self.plan, key.plan, learned, config)
+            self._added.append((learned.share, Generator(self.plan, key.plan, self.starts, config)))
+
+    def correction(self, row: int, here: Place) -> Floats | None:
+        """What memory and networks add to the training-free picture of a row; None where they are of no use."""
+        if not self._added:
+            return None
+        added = sum(share * part.added(row) for share, part in self._added)
+        back = cv2.invertAffineTransform(self.starts.matrix(row) - np.array([[0, 0, here.x], [0, 0, here.y]]))
+        return onto(np.asarray(added, np.float32), back, here.alpha.shape, cv2.BORDER_CONSTANT)
 
     def lift(self, frame: int) -> float:
         """How far the brows of a frame rise, in eye distances."""
@@ -84,10 +99,5 @@ def render_patch(studio: Studio, picture: Picture, config: EmoConfig) -> Patch |
     row, here = found
     frame = picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
     coarse, nearest = blend(plan.bank, here.raster, plan.choice.rows[row], plan.choice.weights[row])
-    correction: Floats | None = None
-    if studio.generator is not None:
-        added, matrix = studio.generator.added(row)
-        back = cv2.invertAffineTransform(matrix - np.array([[0, 0, here.x], [0, 0, here.y]]))
-        correction = studio.share * onto(added, back, here.alpha.shape, cv2.BORDER_CONSTANT)
-    mouth = settle(here, frame, two_band(coarse, nearest, config.texture_gain), correction)
+    mouth = settle(here, frame, two_band(coarse, nearest, config.texture_gain), studio.correction(row, here))
     return with_brows(mouth, picture, studio.points[picture.index], studio.lift(picture.index))

@@ -37,6 +37,7 @@ class Start:
     planes: Floats  # [8, H/4, W/4]
     alpha: Floats  # [H, W] the mask
     raw: Floats  # [H, W, 3] 0..255, the picture without grey
+    raster: MeshRaster
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Scene:
         planes = np.dstack([alpha, *rings, place, (pictures[0] - mean) / 255])
         height, width = (side // FACTOR for side in alpha.shape)
         pooled = np.ascontiguousarray(planes.reshape(height, FACTOR, width, FACTOR, -1).mean((1, 3)).transpose(2, 0, 1))
-        return Start(shown(mean, alpha), pooled.astype(np.float32), alpha, mean)
+        return Start(shown(mean, alpha), pooled.astype(np.float32), alpha, mean, raster)
 
     def warped(self, raster: MeshRaster, row: int) -> Floats:
         """A bank picture on a raster's mesh [h, w, 3], 0..255."""
