@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deployments.engines.gaussian_splatting.rig import CAVITY, CAVITY_DEPTH, EYES, IRIS_REACH, SKIN
 from kernels import gaussians
+from kernels.gaussian_pose import Splat, Triangles, pose_splats
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where Gaussians are learned and drawn
 FAR = 1e5  # pixels between camera and face: the tracker's faces have no perspective, nor has the picture then
@@ -67,51 +68,6 @@ class Pose:
     code: Tensor
 
 
-def triangle_frames(corners: Tensor) -> tuple[Tensor, Tensor]:
-    """Axes [..., 3, 3] (columns: along the first edge, across, normal) and size [...] of corners [..., 3, 3]."""
-    along, other = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
-    normal = torch.linalg.cross(along, other)
-    twice_area = normal.norm(dim=-1)
-    along = along / along.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-    normal = normal / twice_area[..., None].clamp_min(1e-9)
-    return torch.stack([along, torch.linalg.cross(normal, along), normal], -1), twice_area.sqrt()
-
-
-def quaternions(axes: Tensor) -> Tensor:
-    """Unit quaternions [..., 4] (w, x, y, z) of rotations [..., 3, 3], by the largest of the four (Shepperd 1978)."""
-    a = axes.flatten(-2).unbind(-1)
-    trace = torch.stack([a[0] + a[4] + a[8], a[0] - a[4] - a[8], a[4] - a[0] - a[8], a[8] - a[0] - a[4]], -1)
-    best = trace.argmax(-1, keepdim=True)
-    rows = torch.stack(
-        [
-            torch.stack([1 + trace[..., 0], a[7] - a[5], a[2] - a[6], a[3] - a[1]], -1),
-            torch.stack([a[7] - a[5], 1 + trace[..., 1], a[1] + a[3], a[2] + a[6]], -1),
-            torch.stack([a[2] - a[6], a[1] + a[3], 1 + trace[..., 2], a[5] + a[7]], -1),
-            torch.stack([a[3] - a[1], a[2] + a[6], a[5] + a[7], 1 + trace[..., 3]], -1),
-        ],
-        -2,
-    )
-    chosen = torch.gather(rows, -2, best[..., None].expand(*best.shape, 4))[..., 0, :]
-    return chosen / chosen.norm(dim=-1, keepdim=True).clamp_min(1e-9)
-
-
-def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product of quaternions [..., 4]."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    w, x = aw * bw - ax * bx - ay * by - az * bz, aw * bx + ax * bw + ay * bz - az * by
-    y, z = aw * by - ax * bz + ay * bw + az * bx, aw * bz + ax * by - ay * bx + az * bw
-    return torch.stack([w, x, y, z], -1)
-
-
-def follow(base: Tensor, basis: Tensor, code: Tensor) -> Tensor:
-    """base [N, D] + the first codes of [B, C] over basis [<= C, N, D] -> [B, N, D]; in turn, so batches agree to the bit."""
-    out = base[None].expand(len(code), *base.shape)
-    for k in range(len(basis)):
-        out = out + code[:, k, None, None] * basis[k]
-    return out
-
-
 def rim_gate(means: Tensor, rim: Tensor, scale: Tensor) -> Tensor:
     """How much [B, G] of points [B, G, 2] the inner lip's ring [B, R, 2] leaves to be seen; shut lips leave nothing."""
     px, py = (p[:, None] for p in means.unbind(-1))  # [B, 1, G]: rows are edges, so that the long side is the inner one
@@ -143,23 +99,11 @@ class Posed:
 
 def pose(avatar: Gaussians, binding: Binding, at: Pose) -> Posed:
     """Put the avatar into B frames."""
-    corners = at.vertices[:, binding.triangles]
-    axes, size = triangle_frames(corners)
-    owner, unit = binding.owner, at.scale[:, None]
-    offset = follow(avatar.offset, avatar.offset_basis, at.code)
-    means = unit[..., None] * _weighted(axes.transpose(2, 3)[:, owner], offset) + _weighted(corners[:, owner], binding.weights)
-    depth = torch.where(binding.layer == CAVITY, CAVITY_DEPTH, 0.0)
-    means = means + torch.stack([torch.zeros_like(depth)] * 2 + [depth], -1) * unit[..., None]
-    grown = (size / (unit * binding.rest)).clamp(0.2, 2.0)[:, owner]
-    quats = multiply(quaternions(axes)[:, owner], avatar.turn[None])
-    scales = avatar.size.exp()[None] * (grown * unit)[..., None]
-    colours = follow(avatar.colour, avatar.colour_basis, at.code)
+    behind = torch.where(binding.layer == CAVITY, CAVITY_DEPTH, 0.0)
+    own = (binding.owner, binding.weights, behind, avatar.offset, avatar.offset_basis, avatar.size, avatar.turn)
+    splat = Splat(*own, avatar.colour, avatar.colour_basis)
+    means, quats, scales, colours = pose_splats(splat, Triangles(binding.triangles, binding.rest), at.vertices, at.scale, at.code)
     return Posed(means, quats, scales, _seen(avatar, binding, at, means), colours)
-
-
-def _weighted(rows: Tensor, weights: Tensor) -> Tensor:
-    """Sum of three rows [B, N, 3, 3] by weights [..., N, 3]; term by term, which is fast on a CPU and the same in any batch."""
-    return sum((rows[:, :, k] * weights[..., k, None] for k in range(1, 3)), rows[:, :, 0] * weights[..., 0, None])
 
 
 def _seen(avatar: Gaussians, binding: Binding, at: Pose, means: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from deployments.engines.gaussian_splatting.config import GaussianConfig
-from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, let_through, pose, triangle_frames
+from deployments.engines.gaussian_splatting.network import Binding, Gaussians, Pose, let_through, pose
 from deployments.engines.gaussian_splatting.rig import CAVITY, LOWER, SKIN, UPPER, Rig
 from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
 from deployments.retrieval.warp import read_at
+from kernels.gaussian_pose.reference import triangle_frames
 from kernels.mesh_warp import rasterize
 
 AREA_UNIT = 400.0  # lattice cells per eye distance while areas are measured
