@@ -61,6 +61,7 @@ class MemoryConfig:
     listens: float = 0.2  # share of what is said that only alike sounds say
     noise: float = 0.2  # of a single frame, as a share of what frames differ by
     parts: int = 32  # pictures that are mixed
+    most: float = 0.4  # share that is shown at most: with more, later frames were no better and stiller
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ class Judge:
         """From now on start from pictures with what the memory adds [n, 3, H, W]; the share of it, and PSNR without."""
         remembered = torch.from_numpy(added[self._rows]).to(self._here)
         best, before, after = self._best(remembered)
-        share = self._config.fit.faith * best if after - before >= self._config.fit.gain else 0.0
+        fit, most = self._config.fit, self._config.memory.most
+        share = min(most, fit.faith * best) if after - before >= fit.gain else 0.0
         self._start = self._start + share * remembered
         return share, before
 
