@@ -106,6 +106,14 @@ def test_what_is_written_is_read_and_a_damaged_file_is_refused(scene: Scene, tmp
     save_file({name: tensor for name, tensor in tensors.items() if name != "basis"}, tmp_path / FILE)
     with pytest.raises(WeightsError, match="basis"):
         load_memory(tmp_path)
+    for name, wrong in (
+        ("ghost", np.zeros(3, np.float32)),
+        ("weights", tensors["weights"][1:]),
+        ("told", tensors["told"][:, 1:]),
+    ):
+        save_file({**tensors, name: wrong}, tmp_path / FILE)
+        with pytest.raises(WeightsError, match=name):
+            load_memory(tmp_path)
     (tmp_path / FILE).write_bytes(b"\x80\x04pickle")
     with pytest.raises(WeightsError, match="safetensors"):
         load_memory(tmp_path)

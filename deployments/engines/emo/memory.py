@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from deployments.engines.emo.config import MemoryConfig, WindowConfig
 from deployments.engines.emo.scene import Scene, Start, detail, shown
+from deployments.errors import WeightsError
 from deployments.face.landmarks import LIPS_INNER
 from deployments.retrieval.warp import read_at
 from deployments.retrieval.window import Floats, to_window
@@ -115,8 +116,20 @@ def save_memory(memory: Memory, folder: Path) -> None:
 
 
 def load_memory(folder: Path) -> Memory:
-    """Read it. Raises WeightsError."""
+    """Read it. Raises WeightsError that tells the keys and shapes where they do not fit together."""
     from deployments.weights import load_tensors
 
-    tensors = load_tensors(folder / FILE, *(field.name for field in fields(Memory)))
-    return Memory(**{name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()})
+    names = [field.name for field in fields(Memory)]
+    found = load_tensors(folder / FILE, *names)
+    frames, parts, picture = found["weights"].shape[:1], found["weights"].shape[1:], found["mean"].shape
+    wanted = {
+        "basis": parts + picture,
+        "weights": frames + parts,
+        "told": (*frames, ANGLES.stop),
+        "mesh": (*found["mesh"].shape[:1], 2),
+    }
+    sounds = found["heard"].ndim == 2 and found["heard"].shape[:1] == frames
+    if found.keys() != set(names) or len(parts) != 1 or not sounds or any(found[key].shape != wanted[key] for key in wanted):
+        shapes = ", ".join(f"{key} {list(found[key].shape)}" for key in sorted(found))
+        raise WeightsError(f"expected a memory's {', '.join(names)} in {folder / FILE}, got {shapes}; fit the avatar again")
+    return Memory(**{name: np.asarray(found[name], np.float32) for name in names})
