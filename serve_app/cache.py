@@ -19,7 +19,16 @@ from deployments.errors import Cancelled, OutputError, WeightsError
 from deployments.records import load_track, save_track, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-TRACK_CODE = ("deployments/face", "deployments/media", "deployments/weights", "deployments/contracts.py")
+TRACK_CODE = (
+    "deployments/face",
+    "deployments/media",
+    "deployments/weights",
+    "deployments/contracts.py",
+    "deployments/motion/lip_space.py",
+    "deployments/motion/refine.py",
+    "kernels/lucas_kanade",
+    "kernels/mesh_warp",
+)
 CODE = ("deployments", "kernels", "serve_app")
 DAY = 86400
 ABANDONED_SECONDS = 600

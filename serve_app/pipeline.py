@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -182,9 +182,11 @@ def plan_job(request: SyncRequest, clip: Clip, workers: int, streams: bool = Fal
 def track_face(clip: Clip, face: str, cache: Cache, executor: Executor, progress: Progress) -> Tracked:
     """The chosen face of a clip, tracked once per content. Raises NoFaceError."""
     from deployments.face.track import track_clip
+    from deployments.motion.refine import refine_lips
 
     key = digest_of("track", clip.digest, face, code_version(TRACK_CODE))
-    track, file = cache.track(key, lambda: track_clip(clip, face, run=executor.map, progress=progress))
+    make = partial(track_clip, clip, face, run=executor.map, progress=progress, refine=refine_lips)
+    track, file = cache.track(key, make)
     return Tracked(clip, track, file, key)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from benchmarks.engines.self_reconstruction import reconstruct, split_of
 from deployments.contracts import Clip, Track
 from deployments.errors import LipSyncError
-from deployments.face.track import track_clip
+from deployments.face.track import Refine, track_clip
 from deployments.media.probe import probe
+from deployments.motion.refine import refine_lips
 from deployments.settings import cache_folder
 from serve_app.cache import TRACK_CODE, code_version, digest_of, open_cache
 
@@ -23,10 +24,10 @@ SHOWN = ("mask", "mouth", "lmd", "sharp", "flicker", "fit_cpu_s", "render_cpu_ms
 MEDIA = (".mp4", ".mov", ".mpg")
 
 
-def tracked(clip: Clip) -> Track:
-    """The carefully tracked face, kept between runs."""
-    key = digest_of("benchmark track", clip.digest, code_version(TRACK_CODE))
-    track, _ = open_cache(cache_folder()).track(key, lambda: track_clip(clip, passes=3))
+def tracked(clip: Clip, refine: Refine | None = refine_lips) -> Track:
+    """The carefully tracked face, kept between runs; without `refine` the lips are as the mesh model has them."""
+    key = digest_of("benchmark track", clip.digest, refine is not None, code_version(TRACK_CODE))
+    track, _ = open_cache(cache_folder()).track(key, lambda: track_clip(clip, passes=3, refine=refine))
     return track
 
 
@@ -45,7 +46,8 @@ def main() -> None:
         clip = probe(path)
         for name in options.engine or [BASE]:
             try:
-                row = reconstruct(path, split_of(path.stem, clip.frames), name, tracked(clip), options.save)
+                judge = tracked(clip, refine=None)
+                row = reconstruct(path, split_of(path.stem, clip.frames), name, tracked(clip), options.save, judge)
             except LipSyncError as error:
                 print(f"{path.stem:28} {name:20} {error}", flush=True)
                 continue

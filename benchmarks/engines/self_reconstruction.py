@@ -69,8 +69,14 @@ class View:
     mouth: tuple[slice, slice]
 
 
-def reconstruct(path: Path, split: Split, name: str, track: Track, save: Path | None = None) -> dict[str, float]:
-    """Figures of the engine called `name` on one clip with its track (`track_clip(clip, passes=3)`)."""
+def reconstruct(
+    path: Path, split: Split, name: str, track: Track, save: Path | None = None, judge: Track | None = None
+) -> dict[str, float]:
+    """Figures of the engine called `name` on one clip with its track (`track_clip(clip, passes=3)`).
+
+    `judge` says where the mouth is and what lip distance is measured from, if not the track: a result is tracked by the mesh
+    model alone, so its truth should be.
+    """
     clip = probe(path)
     frames = np.arange(0, clip.frames, split.stride)
     frames = frames[track.usable[frames]]
@@ -88,7 +94,7 @@ def reconstruct(path: Path, split: Split, name: str, track: Track, save: Path | 
         started = time.process_time()
         patches = list(engine.render(avatar, motion, decode(clip, span), judged, span))
         milliseconds = (time.process_time() - started) / len(test) * 1000
-    views, lmd = seen(clip, track, span, patches)
+    views, lmd = seen(clip, judge or track, span, patches)
     if save is not None:
         sheet(views, save / f"{split.stem}-{name}.png")
     cost = {"fit_cpu_s": fit_seconds, "render_cpu_ms": milliseconds, "test_frames": len(views)}

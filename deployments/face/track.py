@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from deployments.errors import NoFaceError
 from deployments.face.choice import FaceChoice, parse_choice
 from deployments.face.detect import FaceDetector
 from deployments.face.landmarks import LEFT_EYE_OUTER, RIGHT_EYE_OUTER, Landmarker, Roi, roi_of_box, roi_of_points
+from deployments.face.view import VIEW_HEIGHT, VIEW_WIDTH, mouth_view
 from deployments.media.decode import decode
 
 SHARD_FRAMES = 200  # at most: finding the face anew and decoding from the last key frame cost little beside so many
@@ -35,7 +36,8 @@ SKIN = (50, 280, 205, 425, 101, 330, 117, 346, 36, 266, 10, 151, 9, 6, 108, 337)
 REACH = 0.5 * 1.05  # half a window's side, with the largest jitter
 JITTER_SHARE = 0.05  # of a side: shift and turn of the jittered windows
 
-MapLike = Callable[[Callable[["Shard"], Track], Sequence["Shard"]], Iterable[Track]]
+MapLike = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+Refine = Callable[[Track, NDArray[np.uint8], MapLike], Track]
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,24 @@ class Shard:
     choice: FaceChoice
     passes: int
     start: NDArray[np.float32] | None = None  # [478, 3] where the face was in the frame before; None: to be found
+    views: bool = False  # whether the mouths' pictures are asked for
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a shard told."""
+
+    track: Track
+    views: NDArray[np.uint8] | None  # [T, VIEW_HEIGHT, VIEW_WIDTH] `mouth_view` of each frame
 
 
 def track_clip(
-    clip: Clip, choice: str = "largest", passes: int = 2, run: MapLike = map, progress: Progress = no_progress
+    clip: Clip,
+    choice: str = "largest",
+    passes: int = 2,
+    run: MapLike = map,
+    progress: Progress = no_progress,
+    refine: Refine | None = None,
 ) -> Track:
     """Track one face through the clip.
 
@@ -59,25 +75,28 @@ def track_clip(
     choice : "largest", an index from the left ("0"), a box "x,y,w,h" in pixels, or "speaking".
     passes : jittered windows averaged per frame, 1..5.
     run : like the built-in `map`; must keep the order. Shards are independent.
+    refine : what lays the lips on the picture (`deployments.motion.refine.refine_lips`); None: as the mesh model has them.
 
     Raises
     ------
     NoFaceError : no frame holds a usable face, or the chosen one does not exist.
     """
     rule = parse_choice(choice, clip)
-    shards = [Shard(clip, span, rule, passes) for span in shard_spans(clip.frames)]
-    parts: list[Track] = []
+    shards = [Shard(clip, span, rule, passes, views=refine is not None) for span in shard_spans(clip.frames)]
+    parts: list[Part] = []
     for shard, part in zip(shards, run(track_shard, shards), strict=True):
-        strayed = bool(parts) and is_lost(parts[-1], part)
-        parts.append(track_shard(replace(shard, start=parts[-1].landmarks[-1])) if strayed else part)
-        progress("track", sum(len(p.score) for p in parts), clip.frames)
-    track = join(parts)
+        strayed = bool(parts) and is_lost(parts[-1].track, part.track)
+        parts.append(track_shard(replace(shard, start=parts[-1].track.landmarks[-1])) if strayed else part)
+        progress("track", sum(len(p.track.score) for p in parts), clip.frames)
+    track = join([part.track for part in parts])
     if not track.usable.any():
         raise NoFaceError(
             f"{clip.path.name}: no usable face in {clip.frames} frames (asked for '{choice}'); "
             f"a face needs an eye distance of {MIN_EYE_DISTANCE:.0f} px and must not be a profile"
         )
-    return track
+    if refine is None:
+        return track
+    return refine(track, np.concatenate([part.views for part in parts if part.views is not None]), run)
 
 
 def shard_spans(frames: int) -> list[Span]:
@@ -96,12 +115,13 @@ def is_lost(before: Track, after: Track) -> bool:
     return bool(np.hypot(*(first.mean(0) - last.mean(0))) > STRIDE * np.ptp(last[:, 0]))
 
 
-def track_shard(shard: Shard) -> Track:
+def track_shard(shard: Shard) -> Part:
     """Track the frames of one shard; the frame before it is read to find a cut at its start."""
     start = max(0, shard.span.start - 1)
-    tracker = FrameTracker(shard.choice, shard.passes, shard.start)
+    tracker = FrameTracker(shard.choice, shard.passes, shard.start, shard.views)
     rows = [tracker.step(picture) for picture in decode(shard.clip, Span(start, shard.span.stop))]
-    return stack(rows[shard.span.start - start :])
+    rows = rows[shard.span.start - start :]
+    return Part(stack(rows), np.stack([row.view for row in rows]) if shard.views else None)
 
 
 def track_image(rgb: NDArray[np.uint8], choice: str = "largest") -> Track:
@@ -166,6 +186,10 @@ class FrameRow:
     usable: bool
     cut: bool
     light: NDArray[np.float32]  # [3]
+    view: NDArray[np.uint8]  # [VIEW_HEIGHT, VIEW_WIDTH], black where it was not asked for
+
+
+NO_LIGHT, NO_VIEW = np.zeros(3, np.float32), np.zeros((VIEW_HEIGHT, VIEW_WIDTH), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -175,13 +199,14 @@ class Found:
     points: NDArray[np.float32]
     score: float
     light: NDArray[np.float32]
+    view: NDArray[np.uint8]
 
 
 class FrameTracker:
     """Follows one face from frame to frame; looks for it again when it is lost or the picture is cut."""
 
-    def __init__(self, choice: FaceChoice, passes: int, start: NDArray[np.float32] | None = None) -> None:
-        self._choice, self._passes = choice, passes
+    def __init__(self, choice: FaceChoice, passes: int, start: NDArray[np.float32] | None = None, views: bool = False) -> None:
+        self._choice, self._passes, self._views = choice, passes, views
         self._detector, self._landmarker = FaceDetector(), Landmarker()
         self._last = start
         self._thumb: NDArray[np.float32] | None = None
@@ -194,9 +219,10 @@ class FrameTracker:
             found = self._search(picture.rgb())
         if found is None:
             self._last = None
-            return FrameRow(np.zeros((MESH_POINTS, 3), np.float32), 0.0, False, cut, np.zeros(3, np.float32))
+            return FrameRow(np.zeros((MESH_POINTS, 3), np.float32), 0.0, False, cut, NO_LIGHT, NO_VIEW)
         self._last = found.points
-        return FrameRow(found.points, found.score, is_usable(found.points, picture.size()), cut, found.light)
+        usable = is_usable(found.points, picture.size())
+        return FrameRow(found.points, found.score, usable, cut, found.light, found.view)
 
     def _is_cut(self, luma: NDArray[np.uint8]) -> bool:
         thumb = cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -216,9 +242,9 @@ class FrameTracker:
         points, score = self._landmarker.points(part, moved, self._passes)
         if score < MIN_PRESENCE:
             return None
-        light = light_of(part, points)
+        found = self._found(part, points, score)
         points[:, :2] += np.array([x, y], np.float32)
-        return Found(points, score, light)
+        return found
 
     def _search(self, rgb: NDArray[np.uint8]) -> Found | None:
         for face in self._choice.rank(self._detector.faces(rgb)):
@@ -227,8 +253,11 @@ class FrameTracker:
             if score >= MIN_PRESENCE:
                 points, score = self._landmarker.points(rgb, roi_of_points(points), self._passes)
             if score >= MIN_PRESENCE:
-                return Found(points, score, light_of(rgb, points))
+                return self._found(rgb, points, score)
         return None
+
+    def _found(self, rgb: NDArray[np.uint8], points: NDArray[np.float32], score: float) -> Found:
+        return Found(points, score, light_of(rgb, points), mouth_view(rgb, points) if self._views else NO_VIEW)
 
 
 def light_of(rgb: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float32]:

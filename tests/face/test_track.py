@@ -115,7 +115,7 @@ def test_the_face_that_was_chosen_is_followed_over_every_piece_of_the_clip(astro
     encode_new(440, 280, Fraction(25), frames, None, EncodeOptions("small"), path)
     clip = probe(path)
     assert [len(span) for span in shard_spans(clip.frames)] == [LEAST_SHARD, LEAST_SHARD]
-    alone = track_shard(Shard(clip, Span(LEAST_SHARD, count), FaceChoice(), 1))
+    alone = track_shard(Shard(clip, Span(LEAST_SHARD, count), FaceChoice(), 1)).track
     assert alone.landmarks[-1, :, 0].mean() > 200, "the second piece by itself takes the one who is larger by then"
     track = track_clip(clip, passes=1)
     assert track.usable.all() and (track.landmarks[:, :, 0].mean(1) < 200).all()
