@@ -28,6 +28,7 @@ from deployments.engines.gaussian_splatting.engine import GaussianSplatting
 from deployments.engines.gaussian_splatting.face import fit_face, load_face
 from deployments.engines.gaussian_splatting.options import Turn
 from deployments.engines.gaussian_splatting.whole import FaceStage, HeadPiece
+from deployments.face.composite import across
 from deployments.face.crop import crop_transforms
 from deployments.face.landmarks import FACE_OVAL, Landmarker, roi_of_points
 from deployments.face.mesh import FACE_POINTS
@@ -97,7 +98,9 @@ def alone(stage: FaceStage, piece: HeadPiece, picture: Picture) -> NDArray[np.ui
     out, box = picture.rgb().astype(np.float32), piece.box
     window = out[box.y : box.y + box.height, box.x : box.x + box.width]
     alpha = piece.where.here.alpha[box.inside(piece.where.here)][..., None]
-    window += alpha * (piece.drawn(stage.windows([piece])[0], window) - window)
+    rgb, shift = piece.drawn(stage.windows([piece])[0], window)
+    x, y = across(alpha.shape)
+    window += alpha * (rgb + shift[0] + x[:, None] * shift[1] + (y[:, None] * shift[2])[:, None] - window)
     return np.rint(np.clip(out, 0, 255)).astype(np.uint8)
 
 

@@ -17,16 +17,20 @@ from deployments.engines.gaussian_splatting.avatar import Head, load_head
 from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.network import DEVICE, Binding, Gaussians, Pose, draw, pose
 from deployments.errors import RenderError
-from deployments.face.composite import two_band
+from deployments.face.composite import blur
+from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import Plan, PlanKey
 from deployments.retrieval.settle import settle
-from deployments.retrieval.warp import Place, blend, warp
+from deployments.retrieval.warp import Place, enlarge, warp
 from kernels.checks import KernelError
+from kernels.gaussian_mix import add_fine, draw_over, mix_mouth
+from kernels.mesh_warp import MeshRaster
 
 TILE = 16  # windows are whole tiles, so that what is drawn does not depend on the batch
 SURE = 0.5  # alpha below which a drawn colour is too thin to be divided by
 
 Floats = NDArray[np.float32]
+Drawn = tuple[Floats, Floats]  # a window's colours [h, w, 3], weighted by alpha, and alpha [h, w]
 
 
 @dataclass(frozen=True)
@@ -67,40 +71,59 @@ class Stage:
         found = self.plan.place(picture)
         return None if found is None else Piece(picture, *found)
 
-    def _draw(self, pieces: list[Piece]) -> Floats:
-        """Windows [B, h, w, 4] of all pieces, as large as the largest: colours weighted by alpha, and alpha."""
+    def _draw(self, pieces: list[Piece]) -> list[Drawn]:
+        """Windows of all pieces, as large as the largest: colours weighted by alpha, and alpha."""
         height, width = (-(-max(p.here.alpha.shape[axis] for p in pieces) // TILE) * TILE for axis in (0, 1))
         rows = [piece.row for piece in pieces]
         vertices = np.stack([self.plan.faces.to_pixels(self.vertices[row], row) for row in rows])
         arrays = (vertices, self.plan.faces.scale[rows], self.codes[rows])
-        at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(DEVICE) for a in arrays))
-        corner = torch.tensor([(p.here.x, p.here.y) for p in pieces], dtype=torch.float32, device=DEVICE)
+        corners = [(p.here.x, p.here.y) for p in pieces]
         try:
-            with torch.inference_mode():
-                picture = draw(pose(self.gaussians, self.binding, at), corner, height, width)
+            return drawn(self.gaussians, self.binding, arrays, corners, (height, width))
         except KernelError as error:
             raise RenderError(f"gaussian_splatting could not draw {len(pieces)} frames of {width}x{height}: {error}") from error
-        return np.asarray(torch.cat([picture.colours, picture.alpha[..., None]], -1).cpu().numpy(), np.float32)
 
-    def _finish(self, piece: Piece, window: Floats) -> Patch:
+    def _finish(self, piece: Piece, window: Drawn) -> Patch:
         """The coarse band is Gaussians and retrieved mouths, the fine band the nearest filmed mouth; colours by the rim."""
         here, share = piece.here, self.config.retrieved_share
         height, width = here.alpha.shape
-        coarse, nearest = self._retrieved(piece, share > 0)
-        alpha = window[:height, :width, 3:]
-        thin = np.maximum(1 - alpha / SURE, 0)  # where hardly any Gaussian is, the filmed mouth is
-        drawn = window[:height, :width, :3] * 255 / np.maximum(alpha, SURE) + thin * nearest
-        textured = two_band((1 - share) * drawn + share * coarse, nearest, self.config.texture_gain)
+        nearest, others, first = self._retrieved(piece, share > 0)
+        # where hardly any Gaussian is, the filmed mouth is
+        base, apart = mix_mouth(draw_over(*window, nearest, SURE), nearest, others, first, share)
+        textured = add_fine(base, apart, blur(apart), self.config.texture_gain, np.ones((height, width), np.float32))
         frame = piece.picture.window(here.x, here.y, width, height).astype(np.float32)
         return settle(here, frame, textured)
 
-    def _retrieved(self, piece: Piece, mean: bool) -> tuple[Floats, Floats]:
-        """The retrieved mouths' mean (if asked for) and the nearest of them, warped onto this frame."""
-        bank, rows = self.head.bank, self.plan.choice.rows[piece.row]
-        if mean:
-            return blend(bank, piece.here.raster, rows, self.plan.choice.weights[piece.row])
-        nearest = warp(bank, piece.here.raster, int(rows[0]), cv2.INTER_CUBIC)
-        return nearest, nearest
+    def _retrieved(self, piece: Piece, mean: bool) -> tuple[Floats, Floats, float]:
+        """The nearest retrieved mouth warped onto this frame, the weighted sum of the others, and the first one's weight."""
+        rows, weights = self.plan.choice.rows[piece.row], self.plan.choice.weights[piece.row]
+        return filmed_mouths(self.head.bank, piece.here.raster, rows, weights if mean else weights[:0])
+
+
+def drawn(
+    avatar: Gaussians, binding: Binding, arrays: tuple[Floats, ...], corners: list[tuple[int, int]], size: tuple[int, int]
+) -> list[Drawn]:
+    """Windows of `size` (height, width) at `corners` (x, y), of vertices [B, V, 3], scale [B] and code [B, C]."""
+    at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(DEVICE) for a in arrays))
+    with torch.inference_mode():
+        picture = draw(pose(avatar, binding, at), torch.tensor(corners, dtype=torch.float32, device=DEVICE), *size)
+    return list(zip(picture.colours.cpu().numpy(), picture.alpha.cpu().numpy(), strict=True))
+
+
+def filmed_mouths(bank: Bank, raster: MeshRaster, rows: NDArray[np.int32], weights: Floats) -> tuple[Floats, Floats, float]:
+    """The nearest mouth [h, w, 3], the weighted sum of the others [h, w, 3], read at half size, and the first one's weight.
+
+    What `blend` gives, with its sum left to whoever mixes them; without weights the nearest stands alone.
+    """
+    nearest = warp(bank, raster, int(rows[0]), cv2.INTER_CUBIC)
+    if not len(weights):
+        return nearest, np.zeros_like(nearest), 1.0
+    height, width = raster.index.shape
+    half = raster.window(slice(0, height, 2), slice(0, width, 2))
+    others = np.zeros((*half.index.shape, 3), np.float32)
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        cv2.scaleAdd(warp(bank, half, int(row), cv2.INTER_LINEAR), float(weight), others, others)
+    return nearest, enlarge(others, width, height), float(weights[0])
 
 
 def shown(head: Head, device: torch.device) -> tuple[Gaussians, Binding]:

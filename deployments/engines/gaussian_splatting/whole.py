@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deployments.contracts import Avatar, Motion, Patch, Picture, Track
@@ -17,19 +16,21 @@ from deployments.engines.gaussian_splatting.face import Face, load_face
 from deployments.engines.gaussian_splatting.face_shots import irises
 from deployments.engines.gaussian_splatting.filmed import IRISES
 from deployments.engines.gaussian_splatting.look import Box, Eye, LidMove, Looker
-from deployments.engines.gaussian_splatting.network import DEVICE, Pose, draw, pose
+from deployments.engines.gaussian_splatting.network import DEVICE
 from deployments.engines.gaussian_splatting.options import Turn, eased
-from deployments.engines.gaussian_splatting.render import SURE, TILE, Stage
+from deployments.engines.gaussian_splatting.render import SURE, TILE, Drawn, Stage, drawn, filmed_mouths
 from deployments.engines.gaussian_splatting.turn import HeadPlace, around, head_mesh, head_place, turned
 from deployments.errors import RenderError
-from deployments.face.composite import across, blur, rim_of
+from deployments.face.composite import blur, rim_of
 from deployments.face.landmarks import FACE_OVAL
 from deployments.face.mesh import FACE_POINTS
+from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import TURNED, PlanKey
 from deployments.retrieval.select import select
 from deployments.retrieval.settle import follow, settle
-from deployments.retrieval.warp import SMALLEST, blend, shown, smooth, soft_mask, unseen
+from deployments.retrieval.warp import FEATHER, FINE, LEAST_SIGMA, SMALLEST, eye_distance, shown, smooth, soft_mask, unseen
 from kernels.checks import KernelError
+from kernels.gaussian_mix import Mouth, add_fine, draw_over, mix_face
 from kernels.mesh_warp import rasterize
 
 Floats = NDArray[np.float32]
@@ -44,13 +45,12 @@ class HeadPiece:
     where: HeadPlace
     box: Box  # around what shows of the drawn face
 
-    def drawn(self, window: Floats, followed: Floats) -> Floats:
-        """The drawn face [h, w, 3] in the colours of the frame around it; `followed` where there are hardly any Gaussians."""
-        alpha = window[: self.box.height, : self.box.width, 3:]
-        rgb = window[: self.box.height, : self.box.width, :3] * 255 / np.maximum(alpha, SURE)
-        rgb = rgb + np.maximum(1 - alpha / SURE, 0) * followed
+    def drawn(self, window: Drawn, followed: Floats) -> tuple[Floats, Floats]:
+        """The drawn face [h, w, 3], `followed` where there are hardly any Gaussians, and the plane [3, 3] that gives it the
+        colours of the frame around it."""
+        rgb = draw_over(*window, followed, SURE)
         rim = rim_of(self.where.here.alpha[self.box.inside(self.where.here)])
-        return np.asarray(rgb + plane(rim.shift(followed[rim.at] - rgb[rim.at]), rgb.shape), np.float32)
+        return rgb, rim.shift(followed[rim.at] - rgb[rim.at])
 
 
 class FaceStage(Stage):
@@ -111,59 +111,56 @@ class FaceStage(Stage):
         rings = around(seen, faces.rotation[row], posed.rotation[row], shift, heights)
         return np.concatenate([seen, rings[0]]), np.concatenate([wanted, rings[1]])
 
-    def windows(self, pieces: list[HeadPiece]) -> Floats:
-        """Windows [B, h, w, 4] around the faces, as large as the largest: colours weighted by alpha, and alpha."""
+    def windows(self, pieces: list[HeadPiece]) -> list[Drawn]:
+        """Windows around the faces, as large as the largest: colours weighted by alpha, and alpha."""
         height, width = (-(-max(p.box.height if k else p.box.width for p in pieces) // TILE) * TILE for k in (1, 0))
         rows = [piece.row for piece in pieces]
         rig = self.face.rig.whole(self.plan.target[rows], self.iris[rows])
         vertices = np.stack([self.posed.to_pixels(v, row) for v, row in zip(rig, rows, strict=True)])
         arrays = (vertices, self.posed.scale[rows], self.codes[rows])
-        at = Pose(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(DEVICE) for a in arrays))
-        corner = torch.tensor([(p.box.x, p.box.y) for p in pieces], dtype=torch.float32, device=DEVICE)
         try:
-            with torch.inference_mode():
-                picture = draw(pose(self.drawn, self.tied, at), corner, height, width)
+            return drawn(self.drawn, self.tied, arrays, [(p.box.x, p.box.y) for p in pieces], (height, width))
         except KernelError as error:
             raise RenderError(f"gaussian_splatting could not draw {len(pieces)} faces of {width}x{height}: {error}") from error
-        return np.asarray(torch.cat([picture.colours, picture.alpha[..., None]], -1).cpu().numpy(), np.float32)
 
-    def _compose(self, piece: HeadPiece, window: Floats) -> Patch:
+    def _compose(self, piece: HeadPiece, window: Drawn) -> Patch:
         """The frame's own pixels moved with the head, and on them the face: Gaussians, the moved frame, filmed mouths."""
         here, box = piece.where.here, piece.box
         frame = piece.picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
         followed = follow(here, frame)
         part = box.inside(here)
         textured = followed.copy()
-        textured[part] = self._face(piece, followed[part], piece.drawn(window, followed[part]))
+        textured[part] = self._face(piece, followed[part], *piece.drawn(window, followed[part]))
         if self.turn.looking:
             for eye in self._eyes(piece.row, textured, (here.x, here.y)):
                 lay_on(textured, eye, (here.x, here.y))
         return settle(here, frame, textured, followed=followed)
 
-    def _face(self, piece: HeadPiece, followed: Floats, drawn: Floats) -> Floats:
+    def _face(self, piece: HeadPiece, followed: Floats, drawn: Floats, shift: Floats) -> Floats:
         """The face [h, w, 3] in its box. Where skin was filmed from the side, Gaussians show alone."""
-        low, coarse, nearest = self._mouth(piece, followed)
-        trust = np.maximum(piece.where.trust[piece.box.inside(piece.where.here)][..., None], low)
-        mixed, fine = (followed + low * (part - followed) for part in (coarse, nearest))
-        base = drawn + (1 - self.config.face.share) * trust * (mixed - drawn)
-        apart = base - fine
-        return np.asarray(base + self.config.texture_gain * trust * (blur(apart) - apart), np.float32)
+        trust = piece.where.trust[piece.box.inside(piece.where.here)]
+        mouth = self._mouth(piece, followed)
+        base, apart, trust = mix_face(drawn, shift, followed, self.config.face.share, trust, mouth)
+        return add_fine(base, apart, blur(apart), self.config.texture_gain, trust)
 
-    def _mouth(self, piece: HeadPiece, followed: Floats) -> tuple[Floats, Floats, Floats]:
-        """Where filmed mouths show [h, w, 1], their mean and the nearest of them, in the colours of the frame."""
+    def _mouth(self, piece: HeadPiece, followed: Floats) -> Mouth:
+        """Filmed mouths in the colours of the frame, in the part of the box where they may show."""
         box, bank, row = piece.box, self.head.bank, piece.row
         target = self.posed.to_pixels(self.plan.target[row], row)[:, :2]
-        raster = rasterize(bank.mesh.triangles, target, box.height, box.width, (box.x, box.y))
-        mask = soft_mask(bank, raster, target - np.array([box.x, box.y], np.float32))
+        part = mouth_part(bank, target, box)
+        raster = rasterize(bank.mesh.triangles, target, part.height, part.width, (part.x, part.y))
+        mask = soft_mask(bank, raster, target - np.array([part.x, part.y], np.float32))
         rows, weights = self.plan.choice.rows[row], self.plan.choice.weights[row]
-        mean, nearest = blend(bank, raster, rows, weights)
         apart = np.abs(bank.angles[rows, 0] - self.held[row, 0]) > TURNED
         if apart.any():  # a cheek that those pictures hardly saw is the frame's
             hidden = unseen(bank, target, rows[apart], weights[apart], self.plan.skin)
             mask = mask * (1 - np.clip(smooth(raster, hidden[:, None], target), 0, 1))
+        nearest, others, first = filmed_mouths(bank, raster, rows, weights)
+        x, y = part.x - box.x, part.y - box.y
         rim = rim_of(mask)
-        shift = plane(rim.shift(followed[rim.at] - nearest[rim.at]), mask.shape)
-        return mask[..., None], mean + shift, nearest + shift
+        seen = followed[rim.at[0] + y, rim.at[1] + x]
+        shift = replace(rim, at=(rim.at[0] + y, rim.at[1] + x), shape=followed.shape[:2]).shift(seen - nearest[rim.at])
+        return Mouth(x, y, mask, nearest, others, first, shift)
 
     def _eyes(self, row: int, picture: Floats, corner: tuple[int, int]) -> list[Eye]:
         target = self.plan.target[row]
@@ -184,10 +181,18 @@ class FaceStage(Stage):
         return joined(patch, eyes, (height, width))
 
 
-def plane(shift: Floats, shape: tuple[int, ...]) -> Floats:
-    """The colours [h, w, 3] of a plane [3, 3] over x and y."""
-    x, y = across(shape)
-    return np.asarray(shift[0] + x[:, None] * shift[1] + (y[:, None] * shift[2])[:, None], np.float32)
+def mouth_part(bank: Bank, target: Floats, box: Box) -> Box:
+    """The part of a box that the lower face at `target` [U, 2] may show in; it starts on the grid that fields are sampled on."""
+    unit = eye_distance(target)
+    step, room = 2 * max(1, int(max(LEAST_SIGMA, FEATHER * unit) / FINE)), int(4 * FEATHER * unit) + 2
+    used = target[np.unique(bank.mesh.triangles)] - (box.x, box.y)
+    low, high = np.floor(used.min(0)).astype(int) - room, np.ceil(used.max(0)).astype(int) + room
+    x0, y0 = (
+        min(max(0, int(edge) // step * step), (side - 1) // step * step)
+        for edge, side in zip(low, (box.width, box.height), strict=True)
+    )
+    x1, y1 = min(box.width, max(int(high[0]), x0 + 1)), min(box.height, max(int(high[1]), y0 + 1))
+    return Box(box.x + x0, box.y + y0, x1 - x0, y1 - y0)
 
 
 @lru_cache(maxsize=1)
