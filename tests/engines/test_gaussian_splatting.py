@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from deployments.contracts import Avatar, Motion, Patch, Span
+from deployments.contracts import Avatar, Motion, Patch, Span, Track
 from deployments.engines.gaussian_splatting.avatar import load_head
 from deployments.engines.gaussian_splatting.config import FitConfig, GaussianConfig
 from deployments.engines.gaussian_splatting.engine import GaussianSplatting
@@ -166,12 +166,23 @@ def test_a_gaussian_is_drawn_where_it_is_at_any_depth() -> None:
         assert float((alpha * rows).sum() / alpha.sum()) == pytest.approx(20, abs=0.02)
 
 
+def usable_only(talking, count: int) -> Track:
+    return replace(talking.track, usable=np.arange(talking.clip.frames) < count)
+
+
 def test_a_few_frames_are_refused_before_any_work(talking, tmp_path: Path) -> None:
-    usable = np.zeros(talking.clip.frames, bool)
-    usable[:3] = True
-    with pytest.raises(NoFaceError, match=r"25 frames with a usable face, talk\.mp4 has 3"):
-        GaussianSplatting(SMALL).fit(talking.clip, replace(talking.track, usable=usable), tmp_path / "none")
+    with pytest.raises(NoFaceError, match=r"8 frames with a usable face, talk\.mp4 has 7"):
+        GaussianSplatting(SMALL).fit(talking.clip, usable_only(talking, 7), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_eight_frames_are_enough_for_the_frames_after_them(talking, tmp_path: Path) -> None:
+    found = GaussianSplatting(SMALL).fit(talking.clip, usable_only(talking, 8), tmp_path / "few")
+    span = Span(8, 12)
+    for picture, patch in zip(decode(talking.clip, span), patches(talking, found, own_motion(talking), span), strict=True):
+        frame = picture.rgb()[patch.y : patch.y + patch.alpha.shape[0], patch.x : patch.x + patch.alpha.shape[1]]
+        error = ((frame.astype(float) - patch.rgb)[patch.alpha > 0.5] ** 2).mean()
+        assert 10 * np.log10(255**2 / error) > 22
 
 
 def spoil_cut(folder: Path) -> None:

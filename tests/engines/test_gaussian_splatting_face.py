@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -13,6 +15,7 @@ from safetensors.numpy import load_file
 from deployments.contracts import Avatar, Motion, Patch, Span
 from deployments.engines.gaussian_splatting.config import FaceConfig, FitConfig, GaussianConfig
 from deployments.engines.gaussian_splatting.engine import GaussianSplatting
+from deployments.engines.gaussian_splatting.export import export_avatar
 from deployments.engines.gaussian_splatting.face import CHECKPOINT, NAME, fit_face, load_face
 from deployments.engines.gaussian_splatting.options import BOUNDS, EASE, Turn, eased, read_turn, turn_of
 from deployments.engines.gaussian_splatting.turn import rotations, turned
@@ -138,6 +141,33 @@ def test_chunks_of_a_turned_head_agree_to_the_bit(talking, avatar, options: dict
             assert (one.x, one.y) == (other.x, other.y)
             np.testing.assert_array_equal(one.rgb, other.rgb)
             np.testing.assert_array_equal(one.alpha, other.alpha)
+
+
+def test_what_is_exported_is_the_whole_face_where_it_was_learned(avatar, tmp_path: Path) -> None:
+    ply, picture, lower = tmp_path / "face.ply", tmp_path / "turn.png", tmp_path / "lower.ply"
+    export_avatar(avatar.path, ply, picture)
+    folder = Path(shutil.copytree(avatar.path, tmp_path / "avatar"))
+    (folder / NAME).unlink()
+    export_avatar(folder, lower)
+    (count, rows), (few, below) = points_of(ply), points_of(lower)
+    assert count == len(load_face(avatar.path).gaussians.colour) and few < count
+    assert rows[:, 1].min() < -0.3 and below[:, 1].min() > 0  # eye distances: the forehead is above the eyes
+    assert np.abs(rows).max() < 3
+    strip = cv2.imread(str(picture))
+    side = strip.shape[0]
+    painted = (strip < 250).any(2)
+    for k in range(7):  # every view holds the face whole: it fills most of the height and does not touch the border
+        view = painted[:, k * side : (k + 1) * side]
+        used = np.flatnonzero(view.any(1))
+        assert 0.7 * side < np.ptp(used) < side - 2 and not view[:, [0, -1]].any()
+
+
+def points_of(ply: Path) -> tuple[int, np.ndarray]:
+    """Number of splats and their places [N, 3]."""
+    head, _, body = ply.read_bytes().partition(b"end_header\n")
+    width = head.count(b"property float")
+    rows = np.frombuffer(body, "<f4").reshape(-1, width)
+    return len(rows), rows[:, :3]
 
 
 def test_a_face_that_was_learned_half_goes_on_and_ends_where_another_does(talking, avatar, tmp_path: Path) -> None:

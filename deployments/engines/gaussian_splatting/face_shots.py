@@ -14,13 +14,14 @@ from deployments.engines.gaussian_splatting.config import GaussianConfig
 from deployments.engines.gaussian_splatting.eyes import BALL, IN_FRONT, LIDS, FaceRig, iris_places
 from deployments.engines.gaussian_splatting.filmed import Filmed
 from deployments.engines.gaussian_splatting.network import Pose
-from deployments.engines.gaussian_splatting.shots import FAINT, LEAST, TILE, Shots, fitted
+from deployments.engines.gaussian_splatting.shots import FAINT, TILE, Shots, fitted
 from deployments.errors import NoFaceError
 from deployments.face.landmarks import FACE_OVAL, LIPS_OUTER
 from deployments.face.mesh import FACE_POINTS
 from deployments.media.decode import decode_order
 
 MARGIN = 0.06  # eye distances around the oval that are learned, too, so that the border is not ragged
+LEAST = 8  # windows
 PLAIN = 100  # weight of a pixel of the cheek, of 255
 
 Floats = NDArray[np.float32]

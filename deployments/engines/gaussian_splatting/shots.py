@@ -24,7 +24,7 @@ from deployments.retrieval.warp import place
 
 TILE = 16  # windows are whole tiles of the raster
 FAINT = 0.15  # weight of a pixel that the mask lets hardly through
-LEAST = 10  # windows
+LEAST = 5  # windows: one of them is held out
 MOST = 400  # frames; more of them teach nothing new in the time of a fit
 CODE_LIMIT = 3.0  # standard deviations
 
