@@ -138,9 +138,12 @@ def main() -> None:
         words = [str(clip.path), str(speech), "--job", str(folder / "out.mp4"), "--engine", options.engine]
         found = measure([sys.executable, "-m", "benchmarks.memory", *words, *(["--no-report"] if options.no_report else [])])
     facts = {"width": clip.width, "height": clip.height, "frames": clip.frames, "seconds": round(float(clip.duration), 1)}
-    result = {"clip": facts, "engine": options.engine, "workers": WORKERS, "report": not options.no_report, **found}
+    told = {"clip": facts, "engine": options.engine, "workers": WORKERS, "report": not options.no_report}
+    result = {**told, "cache": "some" if options.cache else "empty", **found}
     if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        rows = json.loads(options.out.read_text()) if options.out.is_file() else {}
+        rows[f"{options.engine}, {clip.frames} frames"] = result
+        options.out.write_text(json.dumps(rows, indent=2) + "\n")
     print(json.dumps(result))
 
 

@@ -187,6 +187,7 @@ def track_face(clip: Clip, face: str, cache: Cache, executor: Executor, progress
     key = digest_of("track", clip.digest, face, code_version(TRACK_CODE))
     make = partial(track_clip, clip, face, run=executor.map, progress=progress, refine=refine_lips)
     track, file = cache.track(key, make)
+    give_back()  # what the shards told came in small pieces
     return Tracked(clip, track, file, key)
 
 
