@@ -195,6 +195,23 @@ def test_the_sound_decides_where_the_lips_do_not(fitted: Fitted) -> None:
         assert np.ptp(np.flatnonzero(changed.any(0))) <= reach + 4, "nothing but the mouth window changes"
 
 
+@pytest.mark.parametrize("remembered", [0.0, 0.4])
+def test_the_memory_hears_and_shows_in_the_mouth_alone(fitted: Fitted, tmp_path: Path, remembered: float) -> None:
+    for file in fitted.avatar.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    facts = json.loads((tmp_path / META).read_text()) | {"remembered": remembered, "share": 0.0}
+    (tmp_path / META).write_text(json.dumps(facts))
+    avatar, span = Avatar("emo", tmp_path, f"remembered {remembered}"), Span(8, 12)
+    one = Fitted(fitted.engine, avatar, fitted.clip, fitted.track)
+    own, other = (patches(one, own_motion(one, order), span) for order in (None, 1 - kinds()))
+    base = patches(one, own_motion(one), span, VideoRewrite())
+    for mine, swapped, plain in zip(own, other, base, strict=True):
+        np.testing.assert_array_equal(mine.alpha, plain.alpha)
+        assert (mine.rgb != plain.rgb).any() == (mine.rgb != swapped.rgb).any() == (remembered > 0)
+        changed = np.flatnonzero((mine.rgb != plain.rgb).any(axis=(0, 2)))
+        assert len(changed) < 0.9 * mine.rgb.shape[1]
+
+
 def test_of_the_filmed_mouths_the_sound_takes_those_that_sounded_alike(fitted: Fitted, tmp_path: Path) -> None:
     """No networks here: the same lips with another sound show other mouths of the person, and none without a say of the sound."""
     engine = Emo(replace(TINY, sound_weight=0.02, fit=replace(TINY.fit, smallest=FRAMES + 1)))
