@@ -1,6 +1,7 @@
 // What the person asks for: files, words, options; and the form's body for `POST /v1/videos`.
 
 import { Refusal } from "./api.js";
+import { MannerField } from "./manner.js";
 
 const $ = (id) => document.getElementById(id);
 const KNOWN = ["expression", "quality", "face", "emotion", "gaze", "distance"]; // options that have a field of their own in the page
@@ -77,6 +78,7 @@ export class Form {
     this.engines = [];
     this.source = new Drop("source", () => this.fit());
     this.audio = new Drop("audio", () => {});
+    this.manner = new MannerField("manner");
     for (const radio of document.querySelectorAll("[name=speech]")) radio.addEventListener("change", () => this.fit());
     $("engine").addEventListener("change", () => this.fitEngine());
     $("text").addEventListener("input", () => this.count());
@@ -118,6 +120,7 @@ export class Form {
     const waits = engine && engine.state !== "ready" ? " It is loaded when it is asked for, so the first job takes longer." : "";
     $("engine-about").textContent = engine ? `${sentence(engine.about)}${waits}` : "";
     for (const field of document.querySelectorAll("[data-option]")) field.hidden = !options.includes(field.dataset.option);
+    this.manner.fit(this.picture ? engine?.id : "");
     $("own-options").replaceChildren(...options.filter((name) => !KNOWN.includes(name)).map(numberField));
   }
 
@@ -141,7 +144,7 @@ export class Form {
     if (this.speech === "text" && !words) throw new Refusal("Type the words that shall be said.", 0, { param: "text" });
     if (this.speech === "audio" && !sound) throw new Refusal("Choose a sound, or type the words instead.", 0, { param: "audio" });
     body.set("model", $("engine").value);
-    if (this.picture) body.set("report", "false");
+    if (this.picture) this.addPictureFields(body);
     else this.addVideoFields(body);
     const part = this.picture ? null : this.part();
     if (part) body.set("segments", JSON.stringify([{ ...part, ...(sound ? { audio: "speech" } : { text: words }) }]));
@@ -151,6 +154,11 @@ export class Form {
     if (sound) body.set(part ? "speech" : "audio", sound);
     body.set(this.picture ? "image" : "video", file);
     return body;
+  }
+
+  addPictureFields(body) {
+    body.set("report", "false");
+    if (this.manner.chosen) body.set("avatar_id", this.manner.chosen);
   }
 
   addVideoFields(body) {

@@ -2,6 +2,7 @@
 
 import { Refusal, askJson, getKey } from "./api.js";
 import { showError } from "./job.js";
+import { MannerField } from "./manner.js";
 
 const $ = (id) => document.getElementById(id);
 const PIECE_SECONDS = 0.04;
@@ -55,10 +56,14 @@ class Film {
 export class LiveView {
   constructor() {
     this.film = new Film($("live-video"));
+    this.manner = new MannerField("live-manner");
     this.socket = null;
     $("live-start").addEventListener("click", () => this.start());
     $("live-stop").addEventListener("click", () => this.stop());
-    $("live-photo").addEventListener("change", () => this.tell(""));
+    $("live-photo").addEventListener("change", () => {
+      this.tell("");
+      this.manner.fit(this.model);
+    });
   }
 
   /** The section is shown where an engine speaks live, and this browser can listen. */
@@ -66,6 +71,7 @@ export class LiveView {
     const able = engines.find((engine) => engine.live);
     $("live").hidden = !able || !window.MediaSource || !navigator.mediaDevices;
     this.model = able?.id;
+    this.manner.fit(this.model);
   }
 
   async start() {
@@ -106,8 +112,9 @@ export class LiveView {
     const socket = (this.socket = new WebSocket(address));
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
-      const key = getKey();
-      socket.send(JSON.stringify({ type: "start", image, rate, model: this.model, ...(key ? { api_key: key } : {}) }));
+      const [key, avatar] = [getKey(), this.manner.chosen];
+      const more = { ...(avatar ? { avatar_id: avatar } : {}), ...(key ? { api_key: key } : {}) };
+      socket.send(JSON.stringify({ type: "start", image, rate, model: this.model, ...more }));
       this.context.createMediaStreamSource(this.stream).connect(mic);
       this.tell("Getting ready");
     };

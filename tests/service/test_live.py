@@ -420,7 +420,17 @@ def test_the_page_shows_a_photo_that_speaks_what_the_microphone_hears(photo: byt
         page.goto(server.url)
         page.get_by_role("button", name="Start speaking").click()
         page.get_by_text("Choose a photo of a face first.").wait_for()
+        assert not page.locator("#live-manner").is_visible(), "there is nobody to choose"
+        learned(server, "filmed", "video_rewrite", turns=3)
+        shared, lively = learned(server, "shared"), learned(server, "lively", turns=5)
         page.set_input_files("#live-photo", tmp_path / "face.png")
+        page.locator(f"#live-manner option[value={lively}]").wait_for(state="attached")
+        offered = page.locator("#live-manner option").evaluate_all("all => all.map(one => one.value)")
+        assert sorted(offered) == sorted(["", shared, lively]), "people of the engine that takes a manner"
+        page.select_option("#live-manner", shared)
+        page.get_by_role("button", name="Start speaking").click()
+        page.get_by_text("expected an avatar with a manner of its own").wait_for()
+        page.select_option("#live-manner", lively)
         page.get_by_role("button", name="Start speaking").click()
         shown = "document.getElementById('live-video')"
         limit = time.monotonic() + 90

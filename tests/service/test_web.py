@@ -208,6 +208,35 @@ def test_a_photo_is_offered_the_engines_that_take_one(server: Any, page: Any, tm
     page.get_by_text("This job was cancelled").wait_for()
 
 
+def test_a_photo_is_made_in_the_manner_of_a_person_who_was_chosen(server: Any, page: Any, tmp_path: Path) -> None:
+    from skimage import data, io
+
+    from serve_app.jobs.spec import JobSpec
+
+    folder = server.media.root / "avatars" / "anna"
+    folder.mkdir(parents=True)
+    (folder / "manner.safetensors").write_bytes(b"what was learned")
+    spec = JobSpec(kind="avatar", engine="vasa1", source="inputs/aa/clip.mp4", report=False)
+    server.jobs.create(spec, "anonymous", metadata={"name": "Anna"})
+    job = server.jobs.claim("tester", 60)
+    server.jobs.succeed(job.id, job.fence, None, None, {"avatar": "anna", "seconds": 3.0}, 60)
+    photo = tmp_path / "me.png"
+    io.imsave(photo, data.astronaut())
+    page.locator("#engine option[value=fake]").wait_for(state="attached")
+    page.set_input_files("#source", photo)
+    page.get_by_text("More options").click()
+    assert not page.locator("#manner").is_visible(), "the engine that was chosen takes none"
+    page.select_option("#engine", "vasa1")
+    page.select_option("#manner", label="Anna")
+    page.fill("#text", "Nice to meet you.")
+    page.click("#create")
+    page.wait_for_url("**/#video_*")
+    spec = server.jobs.find(None, limit=1)[0].spec
+    assert (spec.kind, spec.engine, spec.avatar_id, spec.manner) == ("portrait", "vasa1", job.id, "avatars/anna")
+    page.click("#cancel")
+    page.get_by_text("This job was cancelled").wait_for()
+
+
 def test_a_refusal_is_shown_in_words_and_nothing_is_queued(server: Any, page: Any, tmp_path: Path) -> None:
     before = len(server.jobs.find(None, limit=100))
     page.locator("#engine option").first.wait_for(state="attached")
