@@ -59,7 +59,7 @@ def evaluate_clip(clip: SpokenClip, other_sound: Floats) -> Row:
     made = space.aperture(motion.coefficients)
     swapped = predict(other_sound).outputs_at(np.mod(heard, max(len(other_sound) / 16000, 1.0)))
     lmd, still = _distances(points, coefficients, outputs, template.mean, template.std)
-    true_closed, made_closed, closures = _closures(prediction, heard, space.aperture(coefficients), made)
+    true_closed, made_closed, count = closures(prediction, heard, space.aperture(coefficients), made)
     lag = estimate_offset(heard, measured, heard, motion_columns(motion.coefficients, made), (0,) * 8 + (1.0,))
     return {
         "aperture": correlation(outputs[:, APERTURE], measured[:, APERTURE]),
@@ -73,7 +73,7 @@ def evaluate_clip(clip: SpokenClip, other_sound: Floats) -> Row:
         "still": still,
         "closed": made_closed,
         "true_closed": true_closed,
-        "closures": closures,
+        "closures": count,
         "swapped": correlation(swapped[:, APERTURE], measured[:, APERTURE]),
         "lag_ms": -1000 * lag.seconds,
         "offset_ms": 1000 * offset.seconds,
@@ -124,7 +124,7 @@ def _distances(points: Floats, coefficients: Floats, outputs: Floats, mean: Floa
     return distance[0], distance[1]
 
 
-def _closures(prediction: Prediction, heard: NDArray[np.float64], true: Floats, made: Floats) -> tuple[float, float, float]:
+def closures(prediction: Prediction, heard: NDArray[np.float64], true: Floats, made: Floats) -> tuple[float, float, float]:
     """Share of bilabials at which the true and the made mouth are in their lowest quarter, and how many there were."""
     mask = np.concatenate([[False], prediction.bilabial > BILABIAL, [False]]).astype(int)
     starts, stops = np.flatnonzero(np.diff(mask) == 1), np.flatnonzero(np.diff(mask) == -1)
