@@ -10,10 +10,10 @@ from torch import Tensor
 
 from kernels.checks import ShapeError, check_numbers, check_shape
 from kernels.gaussian_pose.records import Placed, Splat, Triangles
-from kernels.gaussian_pose.reference import pose_reference
+from kernels.gaussian_pose.reference import gate_reference, pose_reference
 from kernels.threads import cut, run_spans
 
-__all__ = ["Placed", "Splat", "Triangles", "pose_splats"]
+__all__ = ["Placed", "Splat", "Triangles", "gate_by_ring", "pose_splats"]
 
 SPAN = 4096  # Gaussians a thread
 
@@ -64,4 +64,27 @@ def _posed(splat: Splat, mesh: Triangles, vertices: Tensor, scale: Tensor, code:
             pose_rows(*frame, first, last)
 
         run_spans(work, cut(count, SPAN))
+    return out
+
+
+def gate_by_ring(points: Tensor, ring: Tensor, scale: Tensor, soft: float, room: float) -> Tensor:
+    """How much [B, G], 0..1, of points [B, G, 2] a closed ring [B, R, 2] leaves to be seen of what lies behind it.
+
+    The border is a sigmoid of width `soft` around a line `room` outside the ring, both in units of `scale` [B]; a ring that
+    is shut has no room. Raises ShapeError, DtypeError, DeviceError.
+    """
+    sizes = {"B": len(points), "G": points.shape[1], "R": ring.shape[1]}
+    check_shape("points", points, ("B", "G", 2), sizes)
+    check_shape("ring", ring, ("B", "R", 2), sizes)
+    check_shape("scale", scale, ("B",), sizes)
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (points, ring, scale))
+    if wanted or points.device.type != "cpu" or points.dtype != torch.float32:
+        return gate_reference(points, ring, scale, soft, room)
+    from kernels.gaussian_pose.cpu import gate_rows
+
+    check_numbers(points.device, points=points, ring=ring, scale=scale)
+    out = torch.empty(points.shape[:2])
+    own, edges = points.detach().contiguous().numpy(), ring.detach().contiguous().numpy()
+    for b in range(len(points)):
+        gate_rows(own[b], edges[b], float(scale[b]), soft, room, out[b].numpy())
     return out

@@ -104,3 +104,29 @@ def pose_rows(
             green += code[k] * colour_basis[k, n, 1]
             blue += code[k] * colour_basis[k, n, 2]
         colours[n, 0], colours[n, 1], colours[n, 2] = red, green, blue
+
+
+@compiled
+def gate_rows(points: Array, ring: Array, unit: float, soft: float, room: float, out: Array) -> None:
+    """How much [G] of points [G, 2] a ring [R, 2] leaves to be seen, in one frame."""
+    corners, area, scale = ring.shape[0], F(0), F(unit)
+    for r in range(corners):
+        q = (r + 1) % corners
+        area += ring[r, 0] * ring[q, 1] - ring[r, 1] * ring[q, 0]
+    spare = min(F(room) * scale, abs(F(0.5) * area) / scale)
+    for n in range(points.shape[0]):
+        px, py = points[n, 0], points[n, 1]
+        nearest, inside = F(np.inf), False
+        for r in range(corners):
+            q = (r + 1) % corners
+            ax, ay = ring[r, 0], ring[r, 1]
+            ex, ey = ring[q, 0] - ax, ring[q, 1] - ay
+            dx, dy = px - ax, py - ay
+            along = min(max((dx * ex + dy * ey) / max(ex * ex + ey * ey, TINY), F(0)), F(1))
+            aside, down = dx - along * ex, dy - along * ey
+            nearest = min(nearest, aside * aside + down * down)
+            if (ay > py) != (ay + ey > py) and dx < dy * (ex / (ey if ey != F(0) else TINY)):
+                inside = not inside
+        distance = F(math.sqrt(nearest))
+        value = ((distance if inside else -distance) + spare) / (F(soft) * scale)
+        out[n] = F(1 / (1 + math.exp(-value)))

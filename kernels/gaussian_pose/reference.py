@@ -72,3 +72,21 @@ def pose_reference(splat: Splat, mesh: Triangles, vertices: Tensor, scale: Tenso
 def _weighted(rows: Tensor, weights: Tensor) -> Tensor:
     """Sum of three rows [B, N, 3, 3] by weights [..., N, 3]; term by term, which is fast on a CPU and the same in any batch."""
     return sum((rows[:, :, k] * weights[..., k, None] for k in range(1, 3)), rows[:, :, 0] * weights[..., 0, None])
+
+
+def gate_reference(points: Tensor, ring: Tensor, scale: Tensor, soft: float, room: float) -> Tensor:
+    """See the door."""
+    px, py = (p[:, None] for p in points.unbind(-1))  # [B, 1, G]: rows are edges, so that the long side is the inner one
+    ax, ay = (a[..., None] for a in ring.unbind(-1))  # [B, R, 1]
+    ex, ey = (e[..., None] for e in (ring.roll(-1, 1) - ring).unbind(-1))
+    dx, dy = px - ax, py - ay
+    along = ((dx * ex + dy * ey) / (ex * ex + ey * ey).clamp_min(1e-9)).clamp(0, 1)
+    distance = ((dx - along * ex) ** 2 + (dy - along * ey) ** 2).amin(1).sqrt()
+    crosses = (ay > py) != (ay + ey > py)
+    beyond = dx < dy * (ex / torch.where(ey == 0, 1e-9, ey))
+    inside = (crosses & beyond).sum(1) % 2 == 1
+    x, y = ring.unbind(-1)
+    area = 0.5 * (x * y.roll(-1, 1) - x.roll(-1, 1) * y).sum(-1).abs()
+    unit = scale[:, None]
+    spare = torch.minimum(room * unit, area[:, None] / unit)
+    return torch.sigmoid((torch.where(inside, distance, -distance) + spare) / (soft * unit))

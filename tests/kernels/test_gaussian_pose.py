@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kernels.checks import ShapeError
-from kernels.gaussian_pose import Splat, Triangles, pose_splats
-from kernels.gaussian_pose.reference import pose_reference, quaternions, triangle_frames
+from kernels.gaussian_pose import Splat, Triangles, gate_by_ring, pose_splats
+from kernels.gaussian_pose.reference import gate_reference, pose_reference, quaternions, triangle_frames
 
 
 def scene(count: int, frames: int, seed: int = 3) -> tuple[Splat, Triangles, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -72,6 +72,22 @@ def test_gradients_go_through_the_reference() -> None:
     found = pose_splats(own, mesh, *at).means.sum()
     (gradient,) = torch.autograd.grad(found, own.offset)
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("gap", [12.0, 0.4, 0.0])
+def test_a_ring_lets_through_what_its_definition_says(gap: float) -> None:
+    random, turn = torch.Generator().manual_seed(2), torch.linspace(0, 2 * torch.pi, 21)[:-1]
+    ring = torch.stack([100 + 30 * torch.cos(turn), 80 + gap * torch.sin(turn)], -1)
+    rings, scale = torch.stack([ring, ring.flip(0) + 3.5]), torch.tensor([90.0, 120.0])
+    points = torch.tensor([100.0, 80.0]) + 25 * torch.randn(2, 400, 2, generator=random)
+    points[0, :20], points[0, 20] = ring, torch.tensor([1e4, 80.0])  # on the ring, and far away
+    found = gate_by_ring(points, rings, scale, 0.006, 0.012)
+    wanted = gate_reference(points.double(), rings.double(), scale.double(), 0.006, 0.012)
+    away = torch.ones_like(found, dtype=torch.bool)
+    away[0, :20] = False  # right on an edge the two sides are 0.5 + room, whatever rounding says
+    torch.testing.assert_close(found[away].double(), wanted[away], rtol=0, atol=2e-3)
+    torch.testing.assert_close(found[~away].double(), wanted[~away], rtol=0, atol=0.05)
+    assert torch.isfinite(found).all() and found[0, 20] == 0
 
 
 def test_the_door_teaches() -> None:

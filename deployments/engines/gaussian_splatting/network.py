@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deployments.engines.gaussian_splatting.rig import CAVITY, CAVITY_DEPTH, EYES, IRIS_REACH, SKIN
 from kernels import gaussians
-from kernels.gaussian_pose import Splat, Triangles, pose_splats
+from kernels.gaussian_pose import Splat, Triangles, gate_by_ring, pose_splats
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where Gaussians are learned and drawn
 FAR = 1e5  # pixels between camera and face: the tracker's faces have no perspective, nor has the picture then
@@ -70,20 +70,7 @@ class Pose:
 
 def rim_gate(means: Tensor, rim: Tensor, scale: Tensor) -> Tensor:
     """How much [B, G] of points [B, G, 2] the inner lip's ring [B, R, 2] leaves to be seen; shut lips leave nothing."""
-    px, py = (p[:, None] for p in means.unbind(-1))  # [B, 1, G]: rows are edges, so that the long side is the inner one
-    ax, ay = (a[..., None] for a in rim.unbind(-1))  # [B, R, 1]
-    ex, ey = (e[..., None] for e in (rim.roll(-1, 1) - rim).unbind(-1))
-    dx, dy = px - ax, py - ay
-    along = ((dx * ex + dy * ey) / (ex * ex + ey * ey).clamp_min(1e-9)).clamp(0, 1)
-    distance = ((dx - along * ex) ** 2 + (dy - along * ey) ** 2).amin(1).sqrt()
-    crosses = (ay > py) != (ay + ey > py)
-    beyond = dx < dy * (ex / torch.where(ey == 0, 1e-9, ey))
-    inside = (crosses & beyond).sum(1) % 2 == 1
-    x, y = rim.unbind(-1)
-    area = 0.5 * (x * y.roll(-1, 1) - x.roll(-1, 1) * y).sum(-1).abs()
-    unit = scale[:, None]
-    room = torch.minimum(RIM_ROOM * unit, area[:, None] / unit)
-    return torch.sigmoid((torch.where(inside, distance, -distance) + room) / (RIM_SOFT * unit))
+    return gate_by_ring(means, rim, scale, RIM_SOFT, RIM_ROOM)
 
 
 @dataclass(frozen=True)
