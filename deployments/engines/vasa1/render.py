@@ -20,7 +20,7 @@ from deployments.engines.vasa1.appearance import Mix, load_appearance
 from deployments.engines.vasa1.config import Vasa1Config
 from deployments.engines.vasa1.fit import APPEARANCE, WEIGHTS, load_learned
 from deployments.engines.vasa1.lessons import clues_of, motion_of, padded
-from deployments.engines.vasa1.sample import Sources, Told, make_sample
+from deployments.engines.vasa1.sample import Sources, Told, look_up, make_sample
 from deployments.face.composite import two_band
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import Plan, PlanKey, plan_of
@@ -115,12 +115,14 @@ def decide(studio: Studio, picture: Picture, row: int, here: Place) -> Fields:
     """Mix and correction of one frame."""
     window, stable = studio.sources.window, studio.plan.bank.stable
     matrix = window.matrix(stable, studio.plan.pixels(row))
-    sample = make_sample(studio.sources, studio.appearance, studio.told(row, matrix), view_of(picture, matrix, window))
-    shape = here.alpha.shape
+    seen = (studio.sources, studio.appearance, studio.told(row, matrix), view_of(picture, matrix, window))
+    shape, weights = here.alpha.shape, studio.plan.choice.weights[row]
     back = cv2.invertAffineTransform(matrix - np.array([[0, 0, here.x], [0, 0, here.y]]))
-    weights, lift = studio.plan.choice.weights[row], 255 * onto(sample.lift, back, shape)
     if studio.decoder is None:
+        lift = 255 * onto(look_up(*seen).lift, back, shape)
         return Fields(np.broadcast_to(weights, (*shape, len(weights))), studio.shares[row] * lift, None)
+    sample = make_sample(*seen)
+    lift = 255 * onto(sample.lift, back, shape)
     shares, correction = studio.decoder(sample, studio.condition(row))
     placed = onto(shares, back, shape)
     # the painted picture is the mean of the others and what it adds: so they are shown as fine as they were filmed

@@ -14,7 +14,7 @@ from deployments.face.landmarks import LIPS_INNER, LIPS_OUTER
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.warp import read_at, soft_mask
 from deployments.retrieval.window import Bytes, Floats, Window, scale_of
-from kernels.mesh_warp import rasterize
+from kernels.mesh_warp import MeshRaster, rasterize
 
 SHOWN = 0.02  # of the mask: from here on the frame's own pixels are hidden from the decoder
 SOFT = 1.5  # window pixels: finer than this, looked-up pictures are right where the painted one is smooth
@@ -56,8 +56,18 @@ class Sources:
     window: Window
 
 
-def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Floats) -> Sample:
-    """The decoder's view of a frame that the window shows as `frame` [H, W, 3], 0..255."""
+@dataclass(frozen=True)
+class Looked:
+    """The pictures of a frame in its window, 0..255."""
+
+    raster: MeshRaster
+    alpha: Floats  # [H, W]
+    pictures: Floats  # [n + 1, H, W, 3]
+    lift: Floats  # [3, H, W] what the painted one adds to the mean of the others, 1 = white
+
+
+def look_up(sources: Sources, appearance: Appearance, told: Told, frame: Floats) -> Looked:
+    """The looked-up pictures and the painted one of a frame that the window shows as `frame` [H, W, 3], 0..255."""
     bank, window = sources.bank, sources.window
     raster = rasterize(bank.mesh.triangles, told.target, window.height, window.width)
     alpha = soft_mask(bank, raster, told.target)
@@ -72,12 +82,16 @@ def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Flo
     pictures[:-1] += matched - mean
     lift = cv2.GaussianBlur(match_rim(pictures[-1], frame, alpha) - matched, (0, 0), SOFT, borderType=cv2.BORDER_REPLICATE)
     pictures[-1] = matched + lift
+    return Looked(raster, alpha, pictures, lift.transpose(2, 0, 1) / np.float32(255))
+
+
+def make_sample(sources: Sources, appearance: Appearance, told: Told, frame: Floats) -> Sample:
+    """The decoder's view of a frame that the window shows as `frame` [H, W, 3], 0..255."""
+    looked = look_up(sources, appearance, told, frame)
     weights = np.append((1 - told.share) * told.weights, told.share).astype(np.float32)
-    place = raster.values(place_on_face(bank), 0.0)
-    planes = pictures.transpose(0, 3, 1, 2) / np.float32(255)
-    return Sample(
-        planes, lift.transpose(2, 0, 1) / np.float32(255), extra_planes(place, told.target, frame, alpha), weights, alpha
-    )
+    place = looked.raster.values(place_on_face(sources.bank), 0.0)
+    planes = looked.pictures.transpose(0, 3, 1, 2) / np.float32(255)
+    return Sample(planes, looked.lift, extra_planes(place, told.target, frame, looked.alpha), weights, looked.alpha)
 
 
 def place_on_face(bank: Bank) -> Floats:
