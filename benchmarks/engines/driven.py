@@ -13,7 +13,9 @@ measured is the finished motion, with closures, pauses and limits:
 
 Rows `… corrected` have the template's own correction; each fifth of a clip is moved by one that learned from the others.
 
-    python -m benchmarks.engines.driven FOLDER_OF_CLIPS [--cache FOLDER] [--json FILE]
+    python -m benchmarks.engines.driven FOLDER_OF_CLIPS [--only MAKER] [--cache FOLDER] [--json FILE]
+
+With `--only`, the other makers' rows stay as the file has them.
 """
 
 from __future__ import annotations
@@ -149,12 +151,17 @@ def main() -> None:
     """A row a clip and maker, then the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
+    parser.add_argument("--only", choices=("regression", "vasa1"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/motion"), help="where tracks are kept")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     makers: dict[str, Maker] = {"regression": make_motion, "vasa1": partial(generate, guidance=guidance_of({}), expression=1.0)}
-    found = evaluate([load_clip(path, speaker, args.cache) for path, speaker in list_clips([args.clips])], makers)
+    asked = {name: make for name, make in makers.items() if args.only in (None, name)}
+    found = evaluate([load_clip(path, speaker, args.cache) for path, speaker in list_clips([args.clips])], asked)
+    if args.only and args.json and args.json.is_file():
+        before = json.loads(args.json.read_text())["clips"]
+        found = {clip: {**before.get(clip, {}), **rows} for clip, rows in found.items()}
     means = summary(found)
     for name, row in means.items():
         print(f"{name:22}", *(f"{key} {cell['mean']:.3f}" for key, cell in row.items()), flush=True)

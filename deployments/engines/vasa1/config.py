@@ -55,7 +55,7 @@ class MotionConfig:
     guidance: float = 0.0  # lambda_A (0.5 in the paper): here it widens what is wide enough and tells nothing new
     regression_share: float = 0.4  # of the shared regression in the lips' shape: the transformer shapes them better
     opening_share: float = 0.5  # of its opening that its own answer for it tells; the rest is that of its eight coefficients
-    opening_smooth: float = 0.7  # frames: deviation of the smoothing of the opening, which trembles by itself
+    opening_smooth: float = 0.8  # frames: deviation of the smoothing of the opening, which trembles by itself
 
 
 @dataclass(frozen=True)
