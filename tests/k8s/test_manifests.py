@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -128,61 +127,6 @@ def test_the_autoscaler_reads_the_groups_as_they_are_meant() -> None:
         if settings.gpus:
             group = types[group_of(name)]
             assert (group["min_workers"], group["resources"]["GPU"], group["resources"][resource_of(name)]) == (0, 1, 1)
-
-
-def exposition(folder: Path) -> dict[str, set[str]]:
-    """The labels of every metric that an API process tells once jobs have ended."""
-    from serve_app.api.metrics import Metrics
-    from serve_app.api.services import EngineState
-    from serve_app.jobs.spec import JobSpec
-    from serve_app.jobs.store import open_jobs
-
-    jobs = open_jobs(f"sqlite:///{folder / 'jobs.db'}")
-    metrics = Metrics(jobs, lambda: {"vasa1": EngineState("vasa1", "for tests")}, folder)
-    metrics.count_request("GET", "/health", 200, 0.1)
-    for _ in range(2):
-        jobs.create(JobSpec(engine="vasa1", source="clip"), "me")
-    done, failed = jobs.claim("w", 10), jobs.claim("w", 10)
-    assert done is not None and failed is not None
-    jobs.succeed(done.id, done.fence, "r", None, {"frames": 5, "stage_seconds": {"render": 1.0}}, 60)
-    jobs.fail(failed.id, failed.fence, "no_face", "none")
-    exposed: dict[str, set[str]] = {}
-    for line in metrics.text().decode().splitlines():
-        if found := re.match(r"(\w+)(?:\{(.*?)\})? ", line):
-            exposed.setdefault(found[1], set()).update(re.findall(r'(\w+)="', found[2] or ""))
-    return exposed
-
-
-def unknown(expression: str, exposed: dict[str, set[str]]) -> list[str]:
-    """Metrics and labels of an expression that nobody tells; all of them if it asks for none."""
-    names = re.findall(r"lipsync_\w+", expression)
-    grouped = {word for words in re.findall(r"by \(([\w, ]+)\)", expression) for word in re.findall(r"\w+", words)}
-    told = {word for words in re.findall(r"\{(.*?)\}", expression) for word in re.findall(r"(\w+)[=!]", words)}
-    every = set().union(*(exposed.get(name, set()) for name in names), {"le"})
-    return [name for name in names if name not in exposed] + sorted((grouped | told) - every) if names else [expression]
-
-
-def test_the_dashboard_asks_for_metrics_that_exist(tmp_path: Path) -> None:
-    exposed = exposition(tmp_path)
-    board = json.loads((ROOT / "k8s" / "monitoring" / "dashboard.json").read_text())
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    for expression in [target["expr"] for panel in board["panels"] for target in panel["targets"]]:
-        assert not unknown(expression, exposed), expression
-
-
-def test_alerts_ask_for_metrics_that_exist_and_the_handbook_says_what_to_do(tmp_path: Path) -> None:
-    exposed, handbook = exposition(tmp_path), (ROOT / "docs" / "operate.md").read_text()
-    assert unknown('max by (colour) (lipsync_jobs{statu="x"})', exposed) == ["colour", "statu"], "this test can fail"
-    (made,) = of_kind("gpu-prod", "PrometheusRule")
-    rules = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
-    for rule in rules:
-        assert not unknown(rule["expr"], exposed), rule["expr"]
-        assert rule["expr"].count("(") == rule["expr"].count(")") and rule["annotations"]["summary"]
-        assert rule["labels"]["severity"] in ("critical", "warning")
-        assert re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]) in ([], ["engine"])
-        assert "$labels" not in rule["annotations"]["summary"] or "by (engine)" in rule["expr"], "a label that is summed away"
-        assert f"| `{rule['alert']}` | {rule['labels']['severity']} |" in handbook, rule["alert"]
-    assert set(re.findall(r"\| `(Lipsync\w+)`", handbook)) == {rule["alert"] for rule in rules}, "and of no other"
 
 
 def test_an_overlay_behind_its_site_is_seen(tmp_path: Path) -> None:
