@@ -5,6 +5,7 @@
     defaults:
       destination: Paris
     voice: default          # for all lines; a line may have its own
+    language: en            # where it is told, nobody guesses whether the voice speaks it
 
 `{{name|ipa:ˈʃɪvɔːn}}` gives the pronunciation of a slot; a value may bring its own: `Siobhan|ipa:ʃɪˈvɔːn`.
 """
@@ -29,10 +30,11 @@ MOST_SEGMENTS = 500
 MARKUP = "<>{}[]|\\`"
 INVISIBLE = ("Cf", "Cc", "Co", "Cs", "Cn")  # joiners, direction marks, control characters, private use
 SYMBOLS = ("So", "Sk")  # emoji and their skin tones: nothing that can be said
-FIELDS = {"segments", "defaults", "voice"}
+FIELDS = {"segments", "defaults", "voice", "language"}
 NEEDED_FIELDS = {"start", "end", "text"}
 SEGMENT_FIELDS = NEEDED_FIELDS | {"voice"}
 DEFAULT_VOICE = "default"
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Script:
     lines: tuple[Line, ...]
     defaults: Mapping[str, Value] = field(default_factory=dict)
     voice: str = DEFAULT_VOICE
+    language: str = ""  # as the author tells it
 
     def voices(self) -> tuple[str, ...]:
         """Names of all voices, each once."""
@@ -127,11 +130,19 @@ def parse_script(words: str, name: str = "script") -> Script:
         raise OptionError(f"{name}: expected `defaults:` as name: value, got {type(defaults).__name__}")
     speaker = Script(lines, {}, voice).strictest()
     values = {str(key): parse_value(str(key), str(value), voice=speaker) for key, value in defaults.items()}
-    script = Script(lines, values, voice)
+    script = Script(lines, values, voice, language_of(name, found))
     surplus = sorted(set(values) - set(script.slots()))
     if surplus:
         raise OptionError(f"{name}: expected defaults of {named(script.slots())}, got {named(surplus)}; check the spelling")
     return script
+
+
+def language_of(name: str, found: Mapping[str, Any]) -> str:
+    """The language that a script tells, or nothing. Raises OptionError."""
+    told = found.get("language", "")
+    if told != "" and not (isinstance(told, str) and LANGUAGE.fullmatch(told)):
+        raise OptionError(f"{name}: expected a `language:` like en, de or pt-br, got {told!r}; Norwegian is 'no' in quotes")
+    return told
 
 
 def parse_line(where: str, item: Any, voice: str = DEFAULT_VOICE) -> Line:
@@ -228,6 +239,35 @@ def check_voices(script: Script) -> None:
                 voice.check([Words(fixed)])
             except SpeechError as error:
                 raise SpeechError(f"script, segment {number}: {error}") from None
+    check_languages(script)
+
+
+def check_languages(script: Script) -> None:
+    """Raise SpeechError for a script in a language that its voice does not speak: as it tells, or as nobody can doubt."""
+    from deployments.audio.voice import voice_named
+
+    read: dict[str, list[str]] = {}
+    for line in script.lines:
+        read.setdefault(line.voice or script.voice, []).append(SLOT.sub(" ", line.text))
+    for name, lines in read.items():
+        words, remedy = " ".join(" ".join(lines).split()), "name a voice that speaks it (`lipsync voices`)"
+        check_language(script.language, voice_named(name).language, words, f"the voice {name!r} speaks", remedy)
+
+
+def check_language(told: str, known: str, words: str, whose: str, remedy: str) -> None:
+    """Raise SpeechError unless somebody who knows one language can read the words; `told` is what their author says."""
+    from deployments.audio.language import other_language
+
+    if told and known and told.lower().split("-")[0] != known.lower().split("-")[0]:
+        raise SpeechError(f"expected words in {known!r}, which {whose}, got language: {told}; {remedy}")
+    if told or not known.lower().startswith("en"):
+        return
+    other = other_language(words)
+    if other:
+        raise SpeechError(
+            f"expected English, which {whose}, got {other}: {words[:60]!r}; {remedy}, "
+            "or write `language: en` into the script if it is English"
+        )
 
 
 def sayable(sign: str) -> bool:

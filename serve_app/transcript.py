@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from deployments.errors import OptionError, SpeechError
-from serve_app.script import FIELDS, Script, check_fields, load_script, parse_script
+from serve_app.script import FIELDS, Script, check_fields, check_language, language_of, load_script, parse_script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,6 +139,9 @@ def sketch(text: str, name: str = "script") -> Script:
     parts = parse_transcript(str(found.pop("transcript")))
     check_parts(parts)
     spoken(parts)
+    words = " ".join(part.said for part in parts if part.said)
+    whose, remedy = "the search for words in a clip understands", "give start and end of the segments instead"
+    check_language(language_of(name, found), "en", words, whose, remedy)
     texts = [text_of(parts, number) for number in segments_of(parts)]
     segments = [{"start": k, "end": k + 1, "text": text} for k, text in enumerate(texts)]
     return parse_script(yaml.safe_dump({"segments": segments, **found}, allow_unicode=True), name)

@@ -42,6 +42,11 @@ class PiperVoice:
     settings: Settings
     speaker: int | None
 
+    @property
+    def language(self) -> str:
+        """See `Voice.language`."""
+        return self.settings.language
+
     def check(self, words: Sequence[Words]) -> None:
         """See `Voice.check`."""
         self.ids_of(words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ def speak(text: str, speed: float = 1.0, seed: int = 0) -> tuple[NDArray[np.floa
 def sounds_of(text: str) -> list[str]:
     """Phonemes of text, one string per sentence."""
     return list(_voice().phonemize(text))
+
+
+def dictionary() -> Collection[str]:
+    """English words whose sounds the voice knows by heart, in lower case and as names are written."""
+    return _voice().g2p.lexicon.golds.d
 
 
 def speak_sounds(sentences: Sequence[str], speed: float = 1.0, seed: int = 0) -> tuple[NDArray[np.float32], Phonemes]:

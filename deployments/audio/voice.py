@@ -49,6 +49,11 @@ class VoiceFacts:
 class Voice(Protocol):
     """Who speaks."""
 
+    @property
+    def language(self) -> str:
+        """What it speaks, as espeak calls it: en-us, de; empty where nobody told."""
+        ...
+
     def check(self, words: Sequence[Words]) -> None:
         """Raise SpeechError unless this can be said."""
         ...
@@ -60,6 +65,8 @@ class Voice(Protocol):
 
 class EnglishVoice:
     """The voice that ships with the program."""
+
+    language = "en-us"
 
     def check(self, words: Sequence[Words]) -> None:
         """See `Voice.check`."""
