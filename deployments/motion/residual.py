@@ -31,6 +31,7 @@ GUARD_SECONDS = 0.3  # left out on both sides of what is predicted: neighbours a
 CLEAR_LOSS = 0.05
 # A mouth that agrees with its sound less than this does not speak it (music, a dubbed or a listening person).
 LEAST_AGREEMENT = 0.15
+LEAST_SPREAD = 1e-6  # of features in units of the corpus: under it they are one and the same
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def _ridge(features: Floats, left: Floats, frame: float) -> Residual:
     mean = features.mean(0, dtype=np.float64)
     x = (features - mean) / scale
     wanted = left.reshape(-1, OUTPUTS) - left.mean(0)
-    prior = PRIOR_SECONDS / (len(x) * frame) * float((x * x).mean())
+    spread = float((x * x).mean())
+    # Sound that ends early leaves frames that all hear the same nothing, which teaches nothing (and has no inverse).
+    prior = PRIOR_SECONDS / (len(x) * frame) * (spread if spread > LEAST_SPREAD else 1.0)
     weight = np.linalg.solve(x.T @ x / len(x) + prior * np.eye(FEATURES), x.T @ wanted / len(x))
     return Residual(mean.astype(np.float32), (weight / scale[:, None]).astype(np.float32))

@@ -82,3 +82,12 @@ def test_a_steady_sound_of_another_colour_does_not_open_the_mouth(heard: NDArray
     assert residual is not None
     steady = np.repeat(residual.mean[None], 50, 0)
     assert np.abs(residual.apply(steady)).max() < 1e-4
+
+
+def test_a_clip_whose_sound_ends_early_is_no_error(heard: NDArray[np.float64]) -> None:
+    """Behind its end every frame hears the same: three quarters of the clip teach nothing, and one quarter is a guess."""
+    prediction, long = _prediction(5), np.arange(0.2, 6 * SECONDS, 0.04)
+    measured = np.random.default_rng(6).normal(0, 1, (len(long), 9)).astype(np.float32)
+    measured[: len(heard)] = _mouth(prediction, heard, slice(4, 10))
+    residual = fit_residual(prediction, measured, long)
+    assert residual is None or np.isfinite(residual.weight).all()
