@@ -247,7 +247,8 @@ def _h264_options(options: EncodeOptions, period: int) -> dict[str, str]:
     if options.quality == "small":
         return {"preset": "veryfast", "crf": str(CRF["small"]), "x264-params": params, **extra}
     # a third less time for twice the bits, and a fifth less again without looking ahead (frames of one shot are alike)
-    fixed = ":b-adapt=0:scenecut=0:weightp=0"
+    # and a sixth less with one quantizer for all blocks: so fine, nothing hides in busy ones, whose worst gain 3 dB
+    fixed = ":b-adapt=0:scenecut=0:weightp=0:aq-mode=0"
     return {"preset": "superfast", "crf": str(CRF["high"] + options.coarse), "x264-params": params + fixed, **extra}
 
 
