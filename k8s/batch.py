@@ -55,6 +55,7 @@ class Batch:
 
 def documents(batch: Batch, service: Document) -> list[Document]:
     """The RayJob, and the ConfigMap of a manifest that lies here. Raises OptionError."""
+    check_places(batch, service)
     metadata = {"name": batch.name, "labels": {"app.kubernetes.io/part-of": "lipsync-batch"}}
     cluster = own_cluster(service["spec"]["rayClusterConfig"], batch.engine)
     made: list[Document] = []
@@ -76,6 +77,35 @@ def documents(batch: Batch, service: Document) -> list[Document]:
         "rayClusterSpec": cluster,
     }
     return [*made, {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}]
+
+
+def check_places(batch: Batch, service: Document) -> None:
+    """Raise OptionError for a manifest or an `--out` that lies in a pod alone: nobody would find it there."""
+    if batch.local is None and not reached(batch.manifest, service):
+        raise OptionError(
+            f"expected a manifest that lies here, or its address, got {batch.manifest!r}: no such file; "
+            f"check the path, or name one {kept_at(service)}"
+        )
+    if not reached(batch.out, service):
+        raise OptionError(f"expected --out {kept_at(service)}, got {batch.out!r}: a folder of a pod goes with it")
+
+
+def reached(where: str, service: Document) -> bool:
+    """Whether pods of a batch find a place again: an address, or a path below a volume of the server."""
+    return "://" in where or any(Path(where).is_relative_to(volume) and ".." not in where for volume in volumes(service))
+
+
+def kept_at(service: Document) -> str:
+    """Where files outlive a pod, in words."""
+    return " or ".join(["as s3://bucket/path", *(f"below {volume}" for volume in volumes(service))])
+
+
+def volumes(service: Document) -> list[str]:
+    """Where the server's claimed volumes are mounted: those of its head."""
+    spec = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    claimed = {volume["name"] for volume in spec.get("volumes", ()) if "persistentVolumeClaim" in volume}
+    mounts = spec["containers"][0].get("volumeMounts", ())
+    return [str(mount["mountPath"]) for mount in mounts if mount["name"] in claimed]
 
 
 def command(batch: Batch, manifest: str, service: Document) -> list[str]:

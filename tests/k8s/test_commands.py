@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -219,6 +220,27 @@ def test_a_batch_is_followed_and_goes_on_after_a_failure(
     (tmp_path / "big.csv").write_bytes(b"x" * 1_000_000)
     assert "expected an engine of video_rewrite" in run(*words, "--engine", "vasa1").stderr
     assert "object store" in run("batch", str(tmp_path / "big.csv"), "-t", "w", "-o", "s3://out").stderr
+
+
+@pytest.mark.parametrize(
+    ("manifest", "out", "words"),
+    [
+        ("nmaes.csv", "s3://out/may", "got 'nmaes.csv': no such file"),
+        ("/home/me/names.csv", "s3://out/may", "as s3://bucket/path or below /data"),
+        ("/data/names.csv", "out", "expected --out as s3://bucket/path or below /data, got 'out'"),
+        ("/data/names.csv", "/data/../cache/out", "a folder of a pod goes with it"),
+    ],
+)
+def test_a_batch_whose_files_only_a_pod_would_see_is_refused(manifest: str, out: str, words: str) -> None:
+    from deployments.errors import OptionError
+    from k8s.batch import Batch, documents
+    from k8s.render import render
+
+    (server,) = [document for document in render(OVERLAYS / "dev") if document["kind"] == "RayService"]
+    with pytest.raises(OptionError, match=re.escape(words)):
+        documents(Batch(manifest, "welcome", out), server)
+    (job,) = documents(Batch("/data/names.csv", "welcome", "/data/may"), server)
+    assert "serve_app.batch /data/names.csv --template welcome --out /data/may" in job["spec"]["entrypoint"]
 
 
 def test_a_batch_is_given_the_devices_of_its_engine_and_options_that_it_knows(production: Path) -> None:
