@@ -13,7 +13,7 @@ from deployments.contracts import Clip, Progress, no_progress
 from deployments.errors import OptionError, SpeechError
 from serve_app.cache import Cache
 from serve_app.executor import Executor
-from serve_app.pipeline import JobReport, fit_avatar, probe_clip, run_sync, track_face
+from serve_app.pipeline import NOBODY, JobReport, Watch, fit_avatar, probe_clip, run_sync, track_face
 from serve_app.planner import SyncMode, check_segments, describe
 from serve_app.request import Quality, SyncRequest
 from serve_app.script import Script, Value, check_voices, parse_script
@@ -81,9 +81,10 @@ def personalize(
     executor: Executor,
     progress: Progress = no_progress,
     report: Path | None = None,
+    watch: Watch = NOBODY,
 ) -> JobReport:
     """The template's clip with the slots said as `values` tell. Raises the errors of `deployments.errors`."""
-    return run_sync(as_request(template, values, out, wanted, report), cache, executor, progress)
+    return run_sync(as_request(template, values, out, wanted, report), cache, executor, progress, watch)
 
 
 def as_request(

@@ -187,6 +187,7 @@ def personalize(
         from serve_app.personalize import Wanted
         from serve_app.personalize import personalize as run
         from serve_app.progress import Bars
+        from serve_app.unified import Waker
 
         short = {"customer_name": customer_name, "destination": destination}
         pairs = [*(variables or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
@@ -194,7 +195,9 @@ def personalize(
         with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
             found = templates_of(store, name).open(name)
             values = read_variables(pairs, found.script.strictest())
-            job = run(found, values, out, wanted, cache, executor, bars, report)
+            job = run(found, values, out, wanted, cache, executor, bars, report, Waker(executor, engine))
+            if store is None:
+                templates_of(store, name).learned(found, engine)
         kept = f", {job.copied} copied" if job.copied else ""
         say(f"{job.out}  {job.frames} frames, {job.patched} changed{kept}, {sum(job.seconds.values()):.1f} s")
         if job.note:

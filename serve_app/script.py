@@ -85,7 +85,7 @@ class Script:
         told = {**self.defaults, **values}
         missing = [name for name in known if name not in told]
         if missing:
-            raise OptionError(f"expected a value for {named(missing)}, got none; give --var {missing[0]}=...")
+            raise OptionError(f"expected a value for {named(missing)}, got none; give it, or a default in the script")
         return tuple(
             SpeechSource(segment=line.segment, pieces=fill_line(line.text, told), voice=line.voice) for line in self.lines
         )

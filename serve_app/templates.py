@@ -97,6 +97,8 @@ class Templates:
 
     def learned(self, template: Template, engine: str) -> Template:
         """The same template, of which one more engine learned the person."""
+        if engine in template.engines:
+            return template
         known = replace(template, engines=tuple(dict.fromkeys([*template.engines, engine])))
         facts = asdict(known)
         for name in ("name", "folder", "script"):

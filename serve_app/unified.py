@@ -13,7 +13,7 @@ from deployments.settings import cache_folder
 from deployments.worker import load_engine
 from serve_app.cache import Cache, open_cache
 from serve_app.config import Settings
-from serve_app.executor import LocalExecutor, SerialExecutor, make_executor
+from serve_app.executor import Executor, LocalExecutor, SerialExecutor, make_executor
 from serve_app.pipeline import JobReport, Watch, fit_avatar, probe_clip, run_sync, track_face
 from serve_app.planner import Plan, SyncMode
 from serve_app.request import SpeechSource, SyncRequest, segment
@@ -44,7 +44,7 @@ class LipSync:
     def run(self, request: SyncRequest, done: Callable[[JobReport], None] | None = None) -> JobReport:
         """Any request. `done(job)` is called when the result is at its place; the quality report is still to come then."""
         with self._machine() as (cache, executor):
-            return run_sync(request, cache, executor, self._progress, _Waker(executor, request.engine, done))
+            return run_sync(request, cache, executor, self._progress, Waker(executor, request.engine, done))
 
     def fit(self, video: str | Path, face: str = "largest") -> Path:
         """Track and learn the person of a clip ahead of time; returns the avatar's folder."""
@@ -61,12 +61,10 @@ class LipSync:
             yield cache, executor
 
 
-class _Waker(Watch):
+class Waker(Watch):
     """Has the workers load the engine as soon as the request is known to be good; says when the result is there."""
 
-    def __init__(
-        self, executor: SerialExecutor | LocalExecutor, engine: str, done: Callable[[JobReport], None] | None = None
-    ) -> None:
+    def __init__(self, executor: Executor, engine: str, done: Callable[[JobReport], None] | None = None) -> None:
         self._executor, self._engine, self._done = executor, engine, done
 
     def planned(self, clip: Clip, plan: Plan) -> None:

@@ -135,7 +135,8 @@ def paced(say: Say, room: float, cut: bool) -> Speech:
     if stretch < SHORTEST and not cut:
         raise SpeechError(
             f"expected at most {max(0.0, room) / SHORTEST:.1f} s of speech for this slot, got {natural:.1f} s: "
-            f"{speech.text[:60]!r}; say less, lengthen the slot, or cut it with --sync-mode cut_off"
+            f"{speech.text[:60]!r}; say less, lengthen the slot, "
+            "or take a sync mode that cuts it (cut_off) or makes the video longer (bounce, remap)"
         )
     if stretch >= 1 and (stretch > LONGEST or stretch < 1.03):
         return speech

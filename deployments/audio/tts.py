@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import unicodedata
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -55,10 +56,13 @@ def check_text(text: str, voice: str = "default") -> None:
         raise SpeechError("expected text to speak, got none; write a sentence or give a sound file")
     if len(text) > LONGEST_TEXT:
         raise SpeechError(f"expected at most {LONGEST_TEXT} characters, got {len(text)}; split the text into several jobs")
-    foreign = "".join(dict.fromkeys(c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, "")))
+    foreign = next(
+        (word for word in text.split() if any(c.isalpha() and "LATIN" not in unicodedata.name(c, "") for c in word)), ""
+    )
     if foreign:
+        shown = foreign.strip(string.punctuation)[:20]
         raise SpeechError(
-            f"expected text in Latin letters, got {foreign[:8]!r}; the voice speaks English only: give a sound file, "
+            f"expected text in Latin letters, got {shown!r}; the voice speaks English only: give a sound file, "
             "or tell the sounds of a name, NAME|ipa:SOUNDS"
         )
     if not any(c.isalnum() for c in text):

@@ -20,7 +20,20 @@ SPEAKER = "#"  # name#speaker, of a voice that holds several
 
 # IPA as dictionaries write it, in the alphabet of the voice: one letter per diphthong and affricate.
 TWO_LETTERS = {"eɪ": "A", "aɪ": "I", "oʊ": "O", "əʊ": "O", "aʊ": "W", "ɔɪ": "Y", "dʒ": "ʤ", "tʃ": "ʧ"}
-ONE_LETTER = {"r": "ɹ", "g": "ɡ", "'": "ˈ", "e": "ɛ", "a": "æ", "ɒ": "ɑ", "ɐ": "ə", "ɝ": "ɜɹ", "ɚ": "əɹ", "ʀ": "ɹ", "ʁ": "ɹ"}
+ONE_LETTER = {
+    "r": "ɹ",
+    "g": "ɡ",
+    "'": "ˈ",
+    "e": "ɛ",
+    "a": "æ",
+    "o": "O",
+    "ɒ": "ɑ",
+    "ɐ": "ə",
+    "ɝ": "ɜɹ",
+    "ɚ": "əɹ",
+    "ʀ": "ɹ",
+    "ʁ": "ɹ",
+}
 LEFT_OUT = "ː:.·͡‿/[]-ʰ̩̯̃ "  # length, syllable borders, ties: the voice times its sounds itself
 KNOWN = set("bdfhijklmnpstuvwzæðŋɑɔəɛɜɡɪɹɾʃʊʌʒʤʧθAIOWYˈˌ")
 VOWELS = set("iuæɑɔəɛɜɪʊʌAIOWY")

@@ -19,7 +19,8 @@ from deployments.media.sound import read_sound
 from serve_app.cache import Cache
 from serve_app.executor import SerialExecutor
 from serve_app.personalize import Wanted, check_slots, check_speech, create_template, personalize
-from serve_app.pipeline import run_sync
+from serve_app.pipeline import JobReport, Watch, run_sync
+from serve_app.planner import Plan
 from serve_app.request import Piece, SpeechSource, SyncRequest, segment
 from serve_app.script import Value, parse_script, parse_value
 from serve_app.templates import Template, TemplateMissing, Templates
@@ -71,6 +72,25 @@ def test_only_the_groups_with_a_slot_are_new(template: Template, cache: Cache, t
     assert job.patched == sum(1.3 <= k / 25 < 2.4 for k in range(70))
 
 
+def test_who_looks_on_hears_of_the_plan_before_the_first_picture(template: Template, cache: Cache, tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Listener(Watch):
+        def planned(self, clip: Clip, plan: Plan) -> None:
+            heard.append(f"{clip.frames} frames planned, {len(cache_jobs(cache))} begun")
+
+        def joined(self, job: JobReport) -> None:
+            heard.append(f"{job.patched} changed")
+
+    value = {"customer_name": Value("Ann")}
+    personalize(template, value, tmp_path / "o.mp4", Wanted("fake"), cache, SerialExecutor(), watch=Listener())
+    assert heard == ["70 frames planned, 0 begun", "27 changed"]
+
+
+def cache_jobs(cache: Cache) -> list[Path]:
+    return list((cache.folder / "jobs").glob("*"))
+
+
 def test_sound_outside_the_slot_keeps_its_packets(template: Template, cache: Cache, tmp_path: Path) -> None:
     out = made(template, cache, tmp_path / "ann.mp4", customer_name="Ann")
     before, after = packets(template.clip, "sound"), packets(out, "sound")
@@ -103,7 +123,7 @@ def test_a_recorded_name_is_heard(template: Template, cache: Cache, tmp_path: Pa
     ("name", "words"),
     [
         ("<speak>Ann<break time='9s'/></speak>", "markup"),
-        ("عبد الله", "Latin letters"),
+        ("عبد الله", "Latin letters, got 'عبد'"),
         ("שלום", "Latin letters"),
         ("😀🎉", "can be said"),
         ("ab" * 100, "of speech for this slot"),  # as long as a name may be, and no slot holds it

@@ -58,7 +58,7 @@ def test_strangers_name_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "customer_name, got none"),
+        ({}, "customer_name, got none; give it, or a default in the script"),
         ({"customer_name": "Ann", "destinaton": "Rome"}, "got destinaton"),
     ],
 )
