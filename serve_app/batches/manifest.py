@@ -95,7 +95,10 @@ def read_csv(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a CSV file with a header; UTF-8, with or without a mark. Raises ManifestError."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            reader = csv.DictReader(file, strict=True)
+            sign = separator(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, strict=True, delimiter=sign)
+            check_columns(path.name, reader.fieldnames or ())
             for cells in reader:
                 if None in cells or None in cells.values():
                     raise ManifestError(
@@ -109,10 +112,23 @@ def read_csv(path: Path) -> Iterator[dict[str, str]]:
             raise ManifestError(f"{path.name}, line {reader.line_num}: expected CSV, got: {error}") from error
 
 
+def separator(header: str) -> str:
+    """What stands between cells: spreadsheets write semicolons where a comma is part of numbers, and tabs."""
+    return next((sign for sign in ",;\t" if sign in header), ",")
+
+
+def check_columns(name: str, columns: Sequence[str]) -> None:
+    """Raise ManifestError for a column that is there twice: one of them would be silent."""
+    names = [column.strip() for column in columns]
+    twice = sorted({column for column in names if column and names.count(column) > 1})
+    if twice:
+        raise ManifestError(f"{name}: expected every column once, got {', '.join(twice)} again; rename or remove one")
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, str]]:
     """One JSON object a line. Raises ManifestError."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield as_words(f"{path.name}, line {number}", json.loads(line))

@@ -183,7 +183,10 @@ def fetch_row(remote: Remote, script: Script, task: RowTask) -> RowResult:
         store.put_folder(store.root / report, report)
     return RowResult(
         *(task.row.number, name, "done", task.key, url_of(task.place, video), picture),
+        cpu_seconds=None,
         frames=int(job.get("frames") or 0),
+        changed=None,
+        copied=None,
         note=f"job {job['id']}",
         report=f"{report}/report.html" if measured else "",
         figures=figures_of(store.root / report / "report.json") if measured else {},

@@ -36,7 +36,8 @@ class Summary:
     def line(self) -> str:
         """For the terminal."""
         parts = ", ".join(f"{count} {status}" for status, count in sorted(self.counts.items()))
-        return f"{sum(self.counts.values())} rows: {parts}; {self.seconds:.1f} s, {self.rows_per_hour:.0f} rows an hour"
+        pace = f", {self.rows_per_hour:.0f} rows an hour" if self.rows_per_hour else ""
+        return f"{sum(self.counts.values())} rows: {parts}; {self.seconds:.1f} s{pace}"
 
 
 def summarize(template: str, engine: str, seconds: float, results: Sequence[RowResult]) -> Summary:
@@ -54,7 +55,7 @@ def write_report(store: MediaStore, summary: Summary, results: Sequence[RowResul
 
 def as_csv(results: Sequence[RowResult]) -> str:
     """The table with the figures that any row has."""
-    figures = sorted({name for result in results for name in result.figures})
+    figures = figures_of(results)
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([*COLUMNS, *figures])
@@ -63,10 +64,16 @@ def as_csv(results: Sequence[RowResult]) -> str:
     return out.getvalue()
 
 
+def figures_of(results: Sequence[RowResult]) -> list[str]:
+    """Names of the quality figures that any row has."""
+    return sorted({name for result in results for name in result.figures})
+
+
 def cells(result: RowResult) -> list[str]:
     """A row's cells, as `COLUMNS`."""
     numbers = (result.seconds, result.cpu_seconds, result.frames, result.changed, result.copied)
-    return [str(result.number), result.name, result.status, result.url, *map(str, numbers), result.note, result.error]
+    told = ("" if number is None else str(number) for number in numbers)
+    return [str(result.number), result.name, result.status, result.url, *told, result.note, result.error]
 
 
 def plain(cell: str) -> str:
@@ -81,4 +88,4 @@ def as_html(summary: Summary, results: Sequence[RowResult]) -> str:
     environment = Environment(
         loader=PackageLoader("serve_app.batches", "data"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(TEMPLATE).render(summary=summary, results=results)
+    return environment.get_template(TEMPLATE).render(summary=summary, results=results, figures=figures_of(results))

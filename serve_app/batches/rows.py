@@ -72,10 +72,10 @@ class RowResult:
     url: str = ""
     thumbnail: str = ""
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    cpu_seconds: float | None = 0.0  # None, here and below: whoever made the row does not tell
     frames: int = 0
-    changed: int = 0
-    copied: int = 0
+    changed: int | None = 0
+    copied: int | None = 0
     note: str = ""
     error: str = ""
     report: str = ""  # page of the quality report
@@ -209,14 +209,15 @@ def check_rows(task: CheckTask) -> list[Mistake]:
 
 
 def earlier(task: RowTask) -> RowResult | None:
-    """The record of a row that an earlier run made of the same things, if its file is still there."""
+    """The record of a row that an earlier run made of the same things, if its file is there; its report too, where wanted."""
     store = open_store(task.place)
     try:
         facts = json.loads(store.open(record_of(task.row.name)).read())
         known = RowResult(**{**facts, "number": task.row.number, "status": "kept"})
     except (MediaMissing, ValueError, TypeError):
         return None
-    return known if known.key == task.key and store.exists(f"{task.row.name}.mp4") else None
+    missing = task.measure and not known.report
+    return known if known.key == task.key and not missing and store.exists(f"{task.row.name}.mp4") else None
 
 
 def is_warm(task: RowTask) -> bool:

@@ -31,6 +31,7 @@ from serve_app.batches.rows import (
 from serve_app.executor import OnTick, SerialExecutor, Tick
 from serve_app.personalize import Wanted
 from serve_app.pipeline import fit_avatar, probe_clip, track_face
+from serve_app.templates import Templates
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -112,6 +113,8 @@ def learn(batch: Batch, progress: Progress) -> None:
     template, cache, here = open_template(batch.place), open_cache_at(batch.place), SerialExecutor()
     tracked = track_face(probe_clip(template.clip), template.face, cache, here, progress)
     fit_avatar(batch.wanted.engine, tracked, cache, here, progress)
+    if "://" not in batch.place.cache:
+        Templates(cache.folder).learned(template, batch.wanted.engine)
 
 
 def make_all(

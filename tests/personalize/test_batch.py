@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from deployments.errors import InputError
 from deployments.media.probe import probe
 from serve_app.batches.manifest import ManifestError, read_manifest
-from serve_app.batches.report import as_csv, plain
+from serve_app.batches.report import Summary, as_csv, as_html, plain
 from serve_app.batches.rows import Place, RowResult
 from serve_app.batches.run import Batch, run_batch
 from serve_app.cache import Cache
+from serve_app.cli import app
 from serve_app.executor import SerialExecutor
 from serve_app.personalize import Wanted, create_template
 from serve_app.script import Value, parse_script
@@ -89,6 +92,22 @@ def test_what_is_done_stays_and_what_changed_is_made_again(home: Path, tmp_path:
     assert results[0].status == "done" and (out / "a.mp4").is_file()
 
 
+def test_an_engine_that_learned_the_person_later_stands_in_the_list(
+    home: Path, face_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(home / "cache"))
+    templates, facts = Templates(home / "cache"), {"digest": probe(face_clip).digest, "engines": [], "notes": []}
+    for name in ("said", "listed"):
+        templates.create(name, face_clip, SCRIPT, facts)
+    words = ["personalize", "said", "--var", "name=Ann", "-e", "fake", "-o", str(tmp_path / "o.mp4"), "-q", "--workers", "1"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    place = Place("listed", str(home / "cache"), str(tmp_path / "out"), home / "mirror")
+    run_batch(Batch(written(tmp_path, "name\nAnn\n"), place, Wanted("fake")), SerialExecutor())
+    for name in ("said", "listed"):
+        assert templates.open(name).engines == ("fake",)
+        templates.delete(name)
+
+
 def test_the_whole_manifest_is_checked_before_the_first_frame(home: Path, tmp_path: Path) -> None:
     rows = "id,name\na,Ann\nb,<break/>\nc,שלום\nd,Maximilian Alexander Bartholomew\nd,Bob\ne/f,Bob\n"
     manifest = written(tmp_path, rows)
@@ -147,7 +166,9 @@ def test_a_killed_batch_goes_on_where_it_was(home: Path, tmp_path: Path) -> None
     ("name", "text"),
     [
         ("rows.csv", '\ufeffname,id\r\nAnn,a\r\n"O\'Neil, Jr.",b\r\n'),
-        ("rows.jsonl", '{"name": "Ann", "id": "a"}\n\n{"name": "O\'Neil, Jr.", "id": "b"}\n'),
+        ("rows.csv", "\ufeffname;id\r\nAnn;a\r\nO'Neil, Jr.;b\r\n"),
+        ("rows.csv", "name\tid\nAnn\ta\nO'Neil, Jr.\tb\n"),
+        ("rows.jsonl", '\ufeff{"name": "Ann", "id": "a"}\n\n{"name": "O\'Neil, Jr.", "id": "b"}\n'),
     ],
 )
 def test_csv_and_json_lines_say_the_same(tmp_path: Path, name: str, text: str) -> None:
@@ -186,6 +207,7 @@ def test_an_id_that_is_a_slot_is_a_variable(tmp_path: Path) -> None:
         ("rows.csv", "name\n", "got none"),
         ("rows.csv", "name,id\nAnn\n", "cells"),
         ("rows.csv", "name\nAnn,a,b\n", "cells"),
+        ("rows.csv", "name, name\nAnn,Bob\n", "name again"),
         ("rows.jsonl", "[1]\n", "object"),
         ("rows.jsonl", '{"name": {"first": "Ann"}}\n', "nested"),
         ("rows.jsonl", '{"name": "Ann"\n', "JSON"),
@@ -228,9 +250,20 @@ def test_a_name_is_no_formula_in_the_table() -> None:
 def test_a_measured_batch_has_figures_and_pages(home: Path, tmp_path: Path) -> None:
     place = Place("hello", str(home / "cache"), str(tmp_path / "out"), home / "mirror")
     asked = Batch(written(tmp_path, "id,name\nann,Ann\n"), place, Wanted("fake"), measure=True)
+    run_batch(replace(asked, measure=False), SerialExecutor())
     _, results = run_batch(asked, SerialExecutor())
+    assert results[0].status == "done", "the row of the first run has no report"
+    assert run_batch(asked, SerialExecutor())[1][0].status == "kept"
     assert (tmp_path / "out" / results[0].report).is_file() and 0 < results[0].figures["picture.flicker"] < 3
     assert "picture.upper_psnr" in (tmp_path / "out" / "report.csv").read_text().splitlines()[0]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "upper psnr</th>" in page and f"{results[0].figures['picture.upper_psnr']:.4g}</td>" in page
+
+
+def test_a_pace_is_told_only_where_rows_were_made() -> None:
+    assert Summary("t", "fake", 90.0, {"done": 2, "kept": 1}).line() == "3 rows: 2 done, 1 kept; 90.0 s, 80 rows an hour"
+    kept = Summary("t", "fake", 9.0, {"kept": 3})
+    assert kept.line() == "3 rows: 3 kept; 9.0 s" and "rows an hour" not in as_html(kept, [])
 
 
 def test_records_are_plain_json(home: Path, tmp_path: Path) -> None:

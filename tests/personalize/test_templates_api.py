@@ -263,7 +263,9 @@ def test_a_batch_is_made_by_the_server_and_goes_on_where_it_was(
     content = {row.name: (tmp_path / "out" / f"{row.name}.mp4").read_bytes() for row in first}
     assert content["ann"] == content["ann2"] and len(set(content.values())) == 3
     table = (tmp_path / "out" / "report.csv").read_text()
-    assert "job video_" in table and (tmp_path / "out" / "thumbnails" / "bob.jpg").stat().st_size > 500
+    assert ",70,,,job video_" in table, "what the server does not tell is not made up"
+    assert "job video_" in (tmp_path / "out" / "report.html").read_text()
+    assert (tmp_path / "out" / "thumbnails" / "bob.jpg").stat().st_size > 500
     assert [row.status for row in again()] == ["kept"] * 4
     (tmp_path / "out" / "records" / "bob.json").unlink()
     (tmp_path / "out" / "bob.mp4").unlink()
