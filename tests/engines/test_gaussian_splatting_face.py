@@ -93,10 +93,11 @@ def test_the_head_turns_the_way_it_is_told_to(talking, avatar, name: str, axis: 
     assert (steps > 0.5 * size).all() and (steps < 1.6 * size).all()
 
 
-@pytest.mark.parametrize(("name", "axis", "least"), [("gaze_x", 0, 0.05), ("gaze_y", 1, 0.01)])
+@pytest.mark.parametrize(("name", "axis", "least"), [("gaze_x", 0, 0.1), ("gaze_y", 1, 0.02)])
 def test_the_eyes_look_where_they_are_told_to(talking, avatar, name: str, axis: int, least: float) -> None:
-    found = [looks(landmarks(talking, avatar, **{name: size}))[axis] for size in (-0.2, 0.0, 0.2)]
-    assert (np.diff(found) > least).all()  # the tracker sees half of a sideways look, and less of one up or down
+    found = [looks(landmarks(talking, avatar, **{name: size}))[axis] for size in (-0.25, 0.0, 0.25)]
+    # The tracker sees half of a sideways look, and less of one up or down, where single steps shake by a third.
+    assert found[0] < found[1] < found[2] and found[2] - found[0] > least
 
 
 def test_another_look_changes_nothing_but_eyes_and_mouth(talking, avatar) -> None:
