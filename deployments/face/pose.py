@@ -67,8 +67,8 @@ def canonical(
     `mean` [60, 3] gives the stable points of the head frame; without it they are the clip's own (generalised
     Procrustes, three rounds, from the most frontal frame).
     """
-    target = np.asarray(mean, np.float64) if mean is not None else stable_mean(landmarks if rows is None else landmarks[rows])
     rows = np.arange(len(landmarks)) if rows is None else rows
+    target = np.asarray(mean, np.float64) if mean is not None else stable_mean(landmarks, rows)
     turn, size, shift = (np.empty((len(rows), *shape), np.float32) for shape in ((3, 3), (), (3,)))
     for part in parts_of(len(rows)):
         stable = landmarks[rows[part, None], STABLE].astype(np.float64)
@@ -81,11 +81,12 @@ def parts_of(count: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
-def stable_mean(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Stable points [60, 3] of the head frame of one subject, from landmarks [T, 478, 3] in pixels."""
-    stable = landmarks[:, STABLE].astype(np.float64)
-    depth = np.abs(landmarks[:, LEFT_EYE_OUTER, 2] - landmarks[:, RIGHT_EYE_OUTER, 2])
-    first = int(np.argmin(depth / np.linalg.norm(landmarks[:, LEFT_EYE_OUTER] - landmarks[:, RIGHT_EYE_OUTER], axis=1)))
+def stable_mean(landmarks: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Stable points [60, 3] of the head frame of one subject, from landmarks [T, 478, 3] in pixels, or from `rows` of them."""
+    chosen = np.arange(len(landmarks)) if rows is None else rows
+    stable = landmarks[chosen[:, None], STABLE].astype(np.float64)
+    right, left = (landmarks[chosen, corner] for corner in (RIGHT_EYE_OUTER, LEFT_EYE_OUTER))
+    first = int(np.argmin(np.abs(left[:, 2] - right[:, 2]) / np.linalg.norm(left - right, axis=1)))
     mean = to_head_frame(stable[first])
     for _ in range(3):
         rotation, scale, translation = fit_similarity(mean, stable)

@@ -81,7 +81,7 @@ def refine_lips(track: Track, views: NDArray[np.uint8], run: Run = map) -> Track
     if len(usable) < LEAST:
         return track
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(len(usable), REFERENCES)).astype(int))]
-    stable = stable_mean(track.landmarks[chosen]).astype(np.float32)
+    stable = stable_mean(track.landmarks, chosen).astype(np.float32)
     mesh = build_mesh(canonical(track.landmarks, stable, chosen).points)
     landmarks = track.landmarks.copy()
     for whose in (chosen, usable):  # the references first, among themselves

@@ -29,7 +29,7 @@ def fill_bank(clip: Clip, track: Track, folder: Path, config: RetrievalConfig, p
     usable = np.flatnonzero(track.usable)
     if len(usable) < MIN_FRAMES:
         raise NoFaceError(f"{clip.path.name}: an avatar needs {MIN_FRAMES} frames with a usable face, found {len(usable)}")
-    stable = stable_mean(track.landmarks[usable]).astype(np.float32)
+    stable = stable_mean(track.landmarks, usable).astype(np.float32)
     faces = canonical(track.landmarks, stable, usable)
     coefficients = LipSpace.load().encode(faces.points)
     mesh = build_mesh(faces.points)
