@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -45,6 +45,10 @@ class Rim:
     at: tuple[NDArray[np.intp], NDArray[np.intp]]  # rows [P] and columns [P]
     weight: NDArray[np.float32]  # [P]
     shape: tuple[int, ...]
+
+    def among(self, share: NDArray[np.float32]) -> Rim:
+        """The same rim, counting for less where the `share` [h, w] of the picture is less."""
+        return replace(self, weight=self.weight * share[self.at])
 
     def shift(self, difference: NDArray[np.float32]) -> NDArray[np.float32]:
         """The plane through differences [P, 3] at the rim: [3, 3], rows 1, x and y (-0.5 to 0.5), columns RGB."""

@@ -72,3 +72,28 @@ def test_a_remembered_collar_does_not_cover_the_skin_that_is_filmed_there() -> N
     assert np.abs(seen[:, :7] - 240).max() <= 1, "the mouth is shown whatever was filmed"
     assert np.abs(seen[:, 18:27] - 102).max() <= 1, "another light is no other thing"
     assert np.abs(seen[:, 39:] - 90).max() <= 1, "the collar stays away"
+
+
+def test_a_collar_of_few_among_the_mixed_pictures_stays_away_below_the_lips_and_a_smile_stays() -> None:
+    alpha = np.ones((HEIGHT, WIDTH))
+    lips = np.ones((HEIGHT, WIDTH), np.float32)
+    lips[2:10, 10:30] = 0
+    mouth = PLAIN.copy()
+    mouth[20:, 30:] += 36  # one picture of four has a collar there
+    mouth[20:, 8:10] += 36  # a wrinkle of the chin
+    mouth[:8, 36:] += 36  # a cheek that smiles
+    seen = on(PLAIN, settle(place_of(alpha, np.zeros((HEIGHT, WIDTH, 2)), lips), PLAIN, mouth)) - 90
+    assert np.abs(seen[23:, 34:]).max() < 6, "the filmed neck shows"
+    assert seen[22:, 8:10].min() > 30 and seen[:6, 40:].min() > 30, "and what the new face does stays"
+
+
+def test_the_light_is_measured_where_both_pictures_show_the_same() -> None:
+    alpha = np.tile(np.clip(np.minimum(np.arange(WIDTH), np.arange(WIDTH)[::-1]) / 16, 0, 1), (HEIGHT, 1))
+    lips = np.ones((HEIGHT, WIDTH), np.float32)
+    lips[2:10, 18:30] = 0
+    plain = PLAIN + 8  # the same face in another light
+    collar = plain.copy()
+    collar[16:, :14] += 60
+    here = place_of(alpha, np.zeros((HEIGHT, WIDTH, 2)), lips)
+    one, other = (on(PLAIN, settle(here, PLAIN, mouth)) for mouth in (plain, collar))
+    assert np.abs(one - 90).max() <= 1 and np.abs(other[:, 24:36] - 90).max() <= 2, "a collar does not colour the mouth"
