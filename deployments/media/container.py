@@ -51,8 +51,8 @@ def sniff(head: bytes) -> str | None:
 
 
 @contextmanager
-def open_input(path: Path) -> Iterator[InputContainer]:
-    """A media file open for reading. Raises MediaError for anything that is not one."""
+def open_input(path: Path, hidden: bool = False) -> Iterator[InputContainer]:
+    """A media file open for reading, with what an edit list hides if `hidden`. Raises MediaError for anything that is not one."""
     path = Path(path)
     if not path.is_file():
         raise MediaError(f"expected a media file at {path}, found {'a folder' if path.is_dir() else 'nothing'}")
@@ -64,7 +64,8 @@ def open_input(path: Path) -> Iterator[InputContainer]:
         if name is None:
             raise MediaError(f"{path.name} is not a media file of an accepted format (mp4, mov, mkv, webm, ...); {PLAYLISTS}")
         address = f"file:{path.resolve()}"
-        container = av.open(address, format=name, options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        options = {"protocol_whitelist": "file", **({"ignore_editlist": "1"} if hidden else {})}
+        container = av.open(address, format=name, options=options, metadata_errors="ignore")
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise MediaError(f"{path.name} is not a media file that can be read ({error}); is it complete?") from error
     try:

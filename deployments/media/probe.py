@@ -20,6 +20,7 @@ MAX_PIXELS = 8192 * 4352
 MAX_STREAMS = 64
 MAX_FRAMES = 60 * 60 * 60 * 4  # four hours at 60 per second
 MIN_SIDE = 16
+WHOLE = 0.95  # of the frames that a file announces: with fewer it was cut off
 LIMITED_RANGE = 1  # what a silent file means
 UNSPECIFIED = 2  # FFmpeg's "unspecified" for primaries, transfer and matrix
 
@@ -35,8 +36,8 @@ def probe(path: Path) -> Clip:
         base = stream.time_base or Fraction(1, 1000)
         announced = stream.frames
         rate = stream.average_rate or stream.guessed_rate
-    if announced and len(pts) < 0.95 * announced:
-        raise MediaError(f"{path.name} announces {announced} frames and holds {len(pts)}; it is truncated")
+    if len(pts) < WHOLE * announced and (held := stored_frames(path)) < WHOLE * announced:
+        raise MediaError(f"{path.name} announces {announced} frames and holds {held}; it is truncated")
     first = first_frame(path)
     if rate is None or rate <= 0 or len(pts) > 1:
         rate = mean_rate(pts, base) or rate or Fraction(25)
@@ -115,6 +116,13 @@ def decoded_times(path: Path) -> tuple[list[int], list[int]]:
             if frame.key_frame:
                 keys.append(frame.pts)
     return times, keys
+
+
+def stored_frames(path: Path) -> int:
+    """How many frames a file holds, those too that are not shown: a clip that was trimmed without being encoded again keeps
+    them behind an edit list."""
+    with open_input(path, hidden=True) as container:
+        return sum(packet.size > 0 for packet in container.demux(video_stream(container, path)))
 
 
 def first_frame(path: Path) -> av.VideoFrame:

@@ -120,9 +120,9 @@ def read_units(packet: bytes, header: Header) -> tuple[set[int], set[int]]:
 
 
 def whole_frames(frames: int, entries: list[int], whole: list[bool]) -> NDArray[np.bool_]:
-    """Mask [T] of the frames in whole groups."""
+    """Mask [T] of the frames in whole groups; none begins among what an edit list shows of a single group."""
     mask = np.zeros(frames, np.bool_)
-    for start, stop, kept in zip(entries, [*entries[1:], frames], whole, strict=True):
+    for start, stop, kept in zip(entries, [*entries, frames][1:], whole, strict=True):
         mask[start:stop] = kept
     return mask
 

@@ -19,6 +19,7 @@ from deployments.aside import aside
 from deployments.contracts import Clip
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.container import open_input
+from deployments.media.inherit import inherited, shifted
 from deployments.media.lengthen import lengthen
 from deployments.media.sound import (
     AAC_BLOCK,
@@ -100,9 +101,10 @@ def _write(
 ) -> None:
     track = plan_track(clip, pts, sound) if ready is None else _ready_track(ready)
     options = muxer_options(clip, kind, track.rate if track else 0)
+    taken = inherited(clip, kind, sound_is_new=track is not None)
     with av.open(str(part), "w", format=kind, options=options) as container:
         sources: list[Packets] = [_video_packets(clip, chunks, pts, container)]
-        notes = [metadata.get("comment", "")]
+        notes = [taken.comment, metadata.get("comment", "")]
         if track is None:
             copied, changed = _copied_tracks(clip, container, kind)
             sources += copied
@@ -110,11 +112,11 @@ def _write(
         else:
             sources.append(track.packets(container))
             notes.append(track.note)
-        container.metadata.update(metadata)
-        if any(notes):
-            container.metadata["comment"] = "; ".join(filter(None, notes))
+        container.metadata.update({**taken.tags, **metadata})
+        if any((*notes, taken.left_out)):
+            container.metadata["comment"] = "; ".join(filter(None, (*notes, taken.left_out)))
         for packet in heapq.merge(*sources, key=packet_seconds):
-            container.mux(packet)
+            container.mux(shifted(packet, taken.begin))
 
 
 def packet_seconds(packet: av.Packet[Any]) -> float:

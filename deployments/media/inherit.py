@@ -1,0 +1,61 @@
+"""What a result takes over from the file that its clip came in, beside pictures and sound: tags, and when it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from deployments.contracts import Clip
+from deployments.media.container import open_input
+
+TAGS = ("title", "artist", "album", "album_artist", "composer", "genre", "date", "creation_time", "copyright", "description")
+PLACE = "location"
+LONGEST_TAG = 2000  # characters
+OWN_CLOCK = ("mov", "mp4")  # containers in which a late beginning is a pause before the first picture
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What the source's container tells."""
+
+    tags: dict[str, str]
+    comment: str
+    begin: Fraction  # seconds to take off every time stamp, so that the result begins when players show the source to
+    left_out: str  # words about tracks that the result does not have; "" for none
+
+
+def inherited(clip: Clip, kind: str, sound_is_new: bool) -> Inherited:
+    """What a result in a container of `kind` ("mp4", "mov", "matroska") takes over from the clip's file.
+
+    Streams that are cut out of a broadcast begin anywhere on their clock, and players count from there; an MP4 that
+    begins late is shown with a pause. So its time stamps begin at 0, as long as the source is no MP4 itself.
+    """
+    with open_input(clip.path) as container:
+        known = {name.lower(): value[:LONGEST_TAG] for name, value in container.metadata.items()}
+        late = kind in OWN_CLOCK and not set(container.format.name.split(",")) & set(OWN_CLOCK)
+        start = Fraction(container.start_time or 0, av.time_base) if late else Fraction(0)
+        left = _left_out(container, sound_is_new)
+    tags = {name: known[name] for name in (*TAGS, PLACE) if known.get(name)}
+    # whole ticks of the picture, whose times stay exact
+    return Inherited(tags, known.get("comment", ""), start // clip.time_base * clip.time_base, left)
+
+
+def shifted(packet: av.Packet[Any], begin: Fraction) -> av.Packet[Any]:
+    """The packet, earlier by `begin` seconds."""
+    if begin and packet.time_base:
+        ticks = round(begin / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - ticks
+        packet.dts = None if packet.dts is None else packet.dts - ticks
+    return packet
+
+
+def _left_out(container: av.container.InputContainer, sound_is_new: bool) -> str:
+    counts = {
+        "sound": len(container.streams.audio) - 1 if sound_is_new else 0,
+        "subtitle": len(container.streams.subtitles),
+    }
+    words = [f"{count} {kind} track{'s' * (count > 1)}" for kind, count in counts.items() if count > 0]
+    return f"left out: {', '.join(words)}" if words else ""
