@@ -14,6 +14,7 @@ from deployments.media.container import open_input
 TAGS = ("title", "artist", "album", "album_artist", "composer", "genre", "date", "creation_time", "copyright", "description")
 PLACE = "location"
 LONGEST_TAG = 2000  # characters
+LATE = 1  # second; what begins earlier keeps its time stamps to the tick
 OWN_CLOCK = ("mov", "mp4")  # containers in which a late beginning is a pause before the first picture
 
 
@@ -31,16 +32,17 @@ def inherited(clip: Clip, kind: str, sound_is_new: bool) -> Inherited:
     """What a result in a container of `kind` ("mp4", "mov", "matroska") takes over from the clip's file.
 
     Streams that are cut out of a broadcast begin anywhere on their clock, and players count from there; an MP4 that
-    begins late is shown with a pause. So its time stamps begin at 0, as long as the source is no MP4 itself.
+    begins late is shown with a pause. So its time stamps begin at 0 where the source, no MP4 itself, begins after `LATE`.
     """
     with open_input(clip.path) as container:
         known = {name.lower(): value[:LONGEST_TAG] for name, value in container.metadata.items()}
         late = kind in OWN_CLOCK and not set(container.format.name.split(",")) & set(OWN_CLOCK)
-        start = Fraction(container.start_time or 0, av.time_base) if late else Fraction(0)
+        start = Fraction(container.start_time or 0, av.time_base)
         left = _left_out(container, sound_is_new)
     tags = {name: known[name] for name in (*TAGS, PLACE) if known.get(name)}
     # whole ticks of the picture, whose times stay exact
-    return Inherited(tags, known.get("comment", ""), start // clip.time_base * clip.time_base, left)
+    begin = start // clip.time_base * clip.time_base if late and start >= LATE else Fraction(0)
+    return Inherited(tags, known.get("comment", ""), begin, left)
 
 
 def shifted(packet: av.Packet[Any], begin: Fraction) -> av.Packet[Any]:

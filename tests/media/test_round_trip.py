@@ -95,7 +95,8 @@ def test_frames_and_times_survive(kind: str, tmp_path: Path) -> None:
     assert shown(clip) == list(range(count))
     for parts in (1, 2, 5, 9) if kind in ("b_frames", "variable_rate") else (3,):
         out = probe(join(clip, parts, tmp_path))
-        assert seconds(out) == seconds(clip)
+        begin = seconds(clip)[0] - seconds(out)[0] if kind == "transport" else 0  # its clock begins anywhere
+        assert seconds(out) == [time - begin for time in seconds(clip)]
         assert shown(out) == list(range(count))
         assert (out.width, out.height, out.rotation) == (clip.width, clip.height, clip.rotation)
         assert out.bit_depth == clip.bit_depth
