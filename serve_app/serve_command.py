@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ def serve(
         address, number = str(settings.pop("host", "127.0.0.1")), int(settings.pop("port", 8000))
         args = make_args(settings, engine or [], replicas)
         check_exposed(address, bool(args.api.api_keys))
+        check_free(address, number)
         start(args, address, number)
 
     guarded(work, debug)
@@ -107,6 +109,21 @@ def check_exposed(host: str, keys: bool) -> None:
             f"expected API keys for a server on {host}, which other machines can reach; "
             "make one with `lipsync key` and put its digest under api.api_keys, or listen on 127.0.0.1"
         )
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise OptionError for an address that cannot be listened on. Serve shares its socket: where another server listens
+    already, each would silently get half of the calls."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended does not matter
+            alone.bind(place)
+    except OSError as error:
+        raise OptionError(
+            f"expected a free address to listen on, got {host}:{port} ({error.strerror}); "
+            "stop the program that has it, or choose another --port or --host"
+        ) from error
 
 
 def start(args: Any, host: str, port: int) -> None:

@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_CLUSTER = ("test_ray_pool", "test_serve", "test_serve_scaling", "test_ray_autoscaler", "test_wiring")  # one Ray at a time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in two processes (`make test`), those of one file stay together: they share what takes long to make."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in ONE_CLUSTER else item.path.stem))
 
 
 @pytest.fixture

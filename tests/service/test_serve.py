@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,9 @@ from serve_app.jobs.store import JobStore, open_jobs
 from serve_app.media_store import MediaStore
 
 pytestmark = pytest.mark.slow
-PORT = 8391
+with socket.socket() as free:  # of two servers on one port each would get half of the calls: Serve shares its socket
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
 LEASE = 3.0
 PATIENCE = 60.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ from serve_app.jobs.store import open_jobs
 from serve_app.media_store import MediaStore
 
 pytestmark = pytest.mark.slow
-PORT = 8393
+with socket.socket() as free:  # of two servers on one port each would get half of the calls: Serve shares its socket
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
 PATIENCE = 120.0
 MOST = 3
 
