@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ONE_CLUSTER = ("test_ray_pool", "test_serve", "test_serve_scaling", "test_ray_autoscaler", "test_wiring")  # one Ray at a time
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in two processes (`make test`), those of one file stay together: they share what takes long to make."""
     for item in items:
