@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,17 @@ ROOT = Path(__file__).resolve().parents[1]
 ONE_CLUSTER = ("test_ray_pool", "test_serve", "test_serve_scaling", "test_ray_autoscaler", "test_wiring")  # one Ray at a time
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests run in two processes (`make test`), those of one file stay together: they share what takes long to make."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path.stem in ONE_CLUSTER else item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if Path(file).stem in ONE_CLUSTER else file
+
+    return Together(config, log)
 
 
 @pytest.fixture
