@@ -197,7 +197,7 @@ class JobStore(AssetTable, Outbox):
         with self._write() as db:
             job = self._mine(db, id, fence)
             values = {"result": result, "report": report, "info": json.dumps({**job.info, **facts})}
-            ends = {"fraction": 1.0, "eta": 0.0, "expires_at": self._clock() + keep}
+            ends = {"fraction": 1.0, "eta": 0.0, "done": job.total, "expires_at": self._clock() + keep}
             return self._finish(db, job, "succeeded", **values, **ends)
 
     def drop_report(self, id: str, fence: int) -> None:

@@ -142,6 +142,8 @@ def test_progress_never_falls(jobs: JobStore) -> None:
     assert jobs.get(job.id).fraction == 0.5
     jobs.progress(again.id, again.fence, "render", 60, 100, 0.6)
     assert jobs.get(job.id).fraction == 0.6
+    ended = jobs.succeed(again.id, again.fence, None, None, {}, 60.0)
+    assert (ended.done, ended.total, ended.fraction) == (100, 100, 1.0), "whoever looks late sees all of it done"
 
 
 def test_an_address_that_is_no_database_is_refused_with_the_reason(tmp_path: Path) -> None:
