@@ -81,6 +81,7 @@ class Clip:
     color: dict[str, int] = field(default_factory=dict)  # primaries, trc, space, range as FFmpeg's integers
     audio: tuple[AudioStream, ...] = ()
     digest: str = ""  # sha256 of the file's bytes
+    mirrored: bool = False  # shown left for right, after the rotation; all work is done on pictures that are not
 
     @property
     def frames(self) -> int:

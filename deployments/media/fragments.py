@@ -24,6 +24,7 @@ from deployments.aside import aside
 from deployments.contracts import Clip, Span
 from deployments.errors import OutputError, RenderError
 from deployments.media.container import open_input
+from deployments.media.inherit import orient
 from deployments.media.sound import SoundPlan
 from deployments.media.stitch import Packets, muxer_options, packet_seconds, plan_track, typical_step
 
@@ -148,8 +149,7 @@ def _pictures(clip: Clip, chunk: Path, span: Span, clock: _Clock, container: av.
     stream.time_base = clip.time_base
     if stream.codec_context.name == "hevc":
         stream.codec_context.codec_tag = "hvc1"
-    if clip.rotation:
-        stream.set_display_rotation(clip.rotation if clip.rotation <= 180 else clip.rotation - 360)
+    orient(stream, clip)
     return _timed(chunk, span, clock, stream)
 
 

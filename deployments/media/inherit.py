@@ -1,19 +1,24 @@
-"""What a result takes over from the file that its clip came in, beside pictures and sound: tags, and when it begins."""
+"""What a result takes over from the file that its clip came in, beside pictures and sound: how it is shown, tags, chapters,
+and when it begins."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 
 from deployments.contracts import Clip
 from deployments.media.container import open_input
 
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
 TAGS = ("title", "artist", "album", "album_artist", "composer", "genre", "date", "creation_time", "copyright", "description")
 PLACE = "location"
 LONGEST_TAG = 2000  # characters
+MOST_CHAPTERS = 1000
 LATE = 1  # second; what begins earlier keeps its time stamps to the tick
 OWN_CLOCK = ("mov", "mp4")  # containers in which a late beginning is a pause before the first picture
 
@@ -25,6 +30,7 @@ class Inherited:
     tags: dict[str, str]
     comment: str
     begin: Fraction  # seconds to take off every time stamp, so that the result begins when players show the source to
+    chapters: list[Chapter]
     left_out: str  # words about tracks that the result does not have; "" for none
 
 
@@ -38,11 +44,18 @@ def inherited(clip: Clip, kind: str, sound_is_new: bool) -> Inherited:
         known = {name.lower(): value[:LONGEST_TAG] for name, value in container.metadata.items()}
         late = kind in OWN_CLOCK and not set(container.format.name.split(",")) & set(OWN_CLOCK)
         start = Fraction(container.start_time or 0, av.time_base)
-        left = _left_out(container, sound_is_new)
+        left, chapters = _left_out(container, sound_is_new), container.chapters()[:MOST_CHAPTERS]
     tags = {name: known[name] for name in (*TAGS, PLACE) if known.get(name)}
     # whole ticks of the picture, whose times stay exact
     begin = start // clip.time_base * clip.time_base if late and start >= LATE else Fraction(0)
-    return Inherited(tags, known.get("comment", ""), begin, left)
+    return Inherited(tags, known.get("comment", ""), begin, [_earlier(chapter, begin) for chapter in chapters], left)
+
+
+def orient(stream: av.VideoStream, clip: Clip) -> None:
+    """Have a stream shown turned and mirrored as the clip is."""
+    if clip.rotation or clip.mirrored:
+        degrees = clip.rotation if clip.rotation <= 180 else clip.rotation - 360
+        stream.set_display_rotation(degrees, hflip=clip.mirrored)
 
 
 def shifted(packet: av.Packet[Any], begin: Fraction) -> av.Packet[Any]:
@@ -52,6 +65,12 @@ def shifted(packet: av.Packet[Any], begin: Fraction) -> av.Packet[Any]:
         packet.pts = None if packet.pts is None else packet.pts - ticks
         packet.dts = None if packet.dts is None else packet.dts - ticks
     return packet
+
+
+def _earlier(chapter: Chapter, begin: Fraction) -> Chapter:
+    base = chapter["time_base"] or Fraction(1, 1000)
+    ticks = round(begin / base)
+    return cast("Chapter", {**chapter, "start": chapter["start"] - ticks, "end": chapter["end"] - ticks})
 
 
 def _left_out(container: av.container.InputContainer, sound_is_new: bool) -> str:

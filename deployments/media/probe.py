@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -41,7 +42,7 @@ def probe(path: Path) -> Clip:
     first = first_frame(path)
     if rate is None or rate <= 0 or len(pts) > 1:
         rate = mean_rate(pts, base) or rate or Fraction(25)
-    rotation = round(first.rotation / 90) * 90 % 360
+    rotation, mirrored = orientation(first)
     width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
     return Clip(
         path=path,
@@ -59,6 +60,7 @@ def probe(path: Path) -> Clip:
         color=colors(stream, first),
         audio=audio,
         digest=file_digest(path),
+        mirrored=mirrored,
     )
 
 
@@ -116,6 +118,18 @@ def decoded_times(path: Path) -> tuple[list[int], list[int]]:
             if frame.key_frame:
                 keys.append(frame.pts)
     return times, keys
+
+
+def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Degrees counter-clockwise by which a stored frame is turned to be shown (0, 90, 180, 270), and whether it is mirrored
+    after that, left for right, as some cameras that look at their user ask for."""
+    beside: Any = frame.side_data  # the stubs know other keys
+    if "DISPLAYMATRIX" not in beside:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(beside["DISPLAYMATRIX"], np.int32)[:5].astype(np.float64)
+    mirrored = a * d - b * c < 0
+    turn = -np.degrees(np.arctan2(b, -a if mirrored else a))
+    return round(turn / 90) * 90 % 360, bool(mirrored)
 
 
 def stored_frames(path: Path) -> int:

@@ -19,7 +19,7 @@ from deployments.aside import aside
 from deployments.contracts import Clip
 from deployments.errors import LipSyncError, OutputError, RenderError
 from deployments.media.container import open_input
-from deployments.media.inherit import inherited, shifted
+from deployments.media.inherit import inherited, orient, shifted
 from deployments.media.lengthen import lengthen
 from deployments.media.sound import (
     AAC_BLOCK,
@@ -113,6 +113,8 @@ def _write(
             sources.append(track.packets(container))
             notes.append(track.note)
         container.metadata.update({**taken.tags, **metadata})
+        if np.array_equal(pts, clip.pts):
+            container.set_chapters(taken.chapters)
         if any((*notes, taken.left_out)):
             container.metadata["comment"] = "; ".join(filter(None, (*notes, taken.left_out)))
         for packet in heapq.merge(*sources, key=packet_seconds):
@@ -146,8 +148,7 @@ def _video_packets(clip: Clip, chunks: list[Path], pts: NDArray[np.int64], conta
         if source.codec_context.name == "hevc" and container.format.name in ("mp4", "mov"):
             stream.codec_context.codec_tag = "hvc1"
     stream.time_base = clip.time_base
-    if clip.rotation:
-        stream.set_display_rotation(clip.rotation if clip.rotation <= 180 else clip.rotation - 360)
+    orient(stream, clip)
     return _timed_packets(clip, chunks, pts, stream, extradata, order, delay)
 
 

@@ -76,6 +76,7 @@ def make_clock(tmp_path: Path) -> ClockMaker:
         rate: Fraction = Fraction(25),
         steps: Sequence[int] = (1,),
         rotation: int = 0,
+        mirrored: bool = False,
         tracks: Sequence[str] = (),
         options: dict[str, str] | None = None,
         shape: Fraction = Fraction(1),
@@ -87,8 +88,8 @@ def make_clock(tmp_path: Path) -> ClockMaker:
             stream.codec_context.time_base = 1 / rate
             stream.codec_context.sample_aspect_ratio = shape
             stream.codec_context.options = options or {}
-            if rotation:
-                stream.set_display_rotation(rotation)
+            if rotation or mirrored:
+                stream.set_display_rotation(rotation, hflip=mirrored)
             sounds = [container.add_stream(sound, rate=SOUND_RATE, layout="mono") for sound in tracks]
             stamp, packets = 0, []
             for number in range(frames):

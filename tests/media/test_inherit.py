@@ -81,6 +81,36 @@ def test_a_result_begins_when_players_show_the_source_to(make_clock: ClockMaker,
             assert abs(sound.pts * sound.time_base - times[0]) < 0.05, "sound and picture stay together"
 
 
+def shown_by(path: Path) -> bytes:
+    with av.open(str(path)) as container:
+        matrix = next(container.decode(video=0)).side_data.get("DISPLAYMATRIX")
+        return bytes(matrix) if matrix else b""
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, -90])
+def test_a_mirrored_clip_is_shown_mirrored_and_its_face_stays_upright(make_clock: ClockMaker, tmp_path: Path, turn: int) -> None:
+    plain, clip = (probe(make_clock(f"{mirrored}.mp4", rotation=turn, mirrored=mirrored)) for mirrored in (False, True))
+    assert (clip.rotation, clip.mirrored) == (turn % 360, True) and (plain.rotation, plain.mirrored) == (turn % 360, False)
+    one, other = (next(iter(decode(c, Span(9, 10)))).rgb() for c in (plain, clip))
+    assert np.array_equal(one, other), "turned as the plain one is: what looks for faces sees them upright"
+    assert shown_by(made_again(clip, tmp_path / "out.mp4")) == shown_by(clip.path) != shown_by(plain.path)
+
+
+def test_chapters_stay_where_the_clip_keeps_its_times(make_clock: ClockMaker, tmp_path: Path) -> None:
+    base, parts = Fraction(1, 1000), ((0, 800, "Hello"), (800, 1920, "Goodbye"))
+    told = [{"id": k, "start": a, "end": b, "time_base": base, "metadata": {"title": t}} for k, (a, b, t) in enumerate(parts)]
+    with av.open(str(make_clock())) as old, av.open(str(tmp_path / "book.mp4"), "w") as new:
+        new.set_chapters(told)
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    with av.open(str(made_again(probe(tmp_path / "book.mp4"), tmp_path / "out.mp4"))) as made:
+        found = [(c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]["title"]) for c in made.chapters()]
+    assert found == [(a * base, b * base, title) for a, b, title in parts]
+
+
 def test_what_a_file_says_of_itself_stays_and_what_is_left_out_is_said(make_clock: ClockMaker, tmp_path: Path) -> None:
     two = make_clock(tracks=["aac", "aac"])
     said = {"title": "Für Anna", "comment": "take 3", "creation_time": "2026-11-23T10:00:00.000000Z", "unheard": "x" * 9}
