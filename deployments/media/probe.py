@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ MAX_STREAMS = 64
 MAX_FRAMES = 60 * 60 * 60 * 4  # four hours at 60 per second
 MIN_SIDE = 16
 WHOLE = 0.95  # of the frames that a file announces: with fewer it was cut off
+SLACK = 0.5  # seconds that the last picture and rounding may take
 LIMITED_RANGE = 1  # what a silent file means
 UNSPECIFIED = 2  # FFmpeg's "unspecified" for primaries, transfer and matrix
 
@@ -35,10 +37,12 @@ def probe(path: Path) -> Clip:
         pts, keys = packet_times(container, stream, path)
         audio = tuple(audio_stream(s) for s in container.streams.audio)
         base = stream.time_base or Fraction(1, 1000)
-        announced = stream.frames
+        announced, lasting = stream.frames, announced_seconds(stream)
         rate = stream.average_rate or stream.guessed_rate
     if len(pts) < WHOLE * announced and (held := stored_frames(path)) < WHOLE * announced:
         raise MediaError(f"{path.name} announces {announced} frames and holds {held}; it is truncated")
+    if (end := float(pts[-1] * base)) < WHOLE * lasting - SLACK:
+        raise MediaError(f"{path.name} announces pictures up to {lasting:.1f} s and holds them to {end:.1f} s; it is truncated")
     first = first_frame(path)
     if rate is None or rate <= 0 or len(pts) > 1:
         rate = mean_rate(pts, base) or rate or Fraction(25)
@@ -111,7 +115,7 @@ def decoded_times(path: Path) -> tuple[list[int], list[int]]:
     """Times from decoding, for streams whose packets do not tell them."""
     times, keys = [], []
     with open_input(path) as container:
-        for frame in container.decode(container.streams.video[0]):
+        for frame in container.decode(video_stream(container, path)):
             if frame.pts is None:
                 raise MediaError(f"{path.name} has frames without timestamps; remux it first")
             times.append(frame.pts)
@@ -130,6 +134,12 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     mirrored = a * d - b * c < 0
     turn = -np.degrees(np.arctan2(b, -a if mirrored else a))
     return round(turn / 90) * 90 % 360, bool(mirrored)
+
+
+def announced_seconds(stream: VideoStream) -> float:
+    """When the pictures of a Matroska file end by its own words, in seconds on its clock; 0 where it does not tell."""
+    told = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return 3600 * float(told[1]) + 60 * float(told[2]) + float(told[3]) if told else 0.0
 
 
 def stored_frames(path: Path) -> int:

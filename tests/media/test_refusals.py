@@ -135,3 +135,12 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, clip_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, old)
     assert not (tmp_path / "c.mkv").exists() and not list(tmp_path.glob(".c.*.mkv"))
+
+
+def test_a_matroska_file_that_was_cut_off_is_refused_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    source = clock.make(tmp_path / "whole.mkv", frames=60, options={"g": "10", "bf": "2"})
+    assert probe(source).frames == 60
+    whole = source.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MediaError, match=r"announces pictures up to 2\.4 s and holds them to .* truncated"):
+        probe(tmp_path / "cut.mkv")
