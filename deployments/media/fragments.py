@@ -26,7 +26,9 @@ from deployments.errors import OutputError, RenderError
 from deployments.media.container import open_input
 from deployments.media.inherit import orient
 from deployments.media.sound import SoundPlan
-from deployments.media.stitch import Packets, muxer_options, packet_seconds, plan_track, typical_step
+from deployments.media.splice import plan_track
+from deployments.media.stitch import muxer_options, packet_seconds, typical_step
+from deployments.media.tracks import Packets
 
 DELAY = 4  # frames that decoding runs ahead of display: more than our encoders reorder, and the same in every piece
 MUXER = {"movflags": "+empty_moov+default_base_moof+frag_keyframe+skip_trailer", "use_editlist": "0"}

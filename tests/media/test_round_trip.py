@@ -155,6 +155,28 @@ def test_segments_leave_the_rest_of_the_sound_alone(name: str, tmp_path: Path) -
     assert np.abs(np.diff(after, axis=0)).max() < 1.5 * np.abs(np.diff(before, axis=0)).max()
 
 
+@pytest.mark.parametrize(("name", "out"), [("a.mkv", "out.mp4"), ("a.mkv", "out.mkv"), ("a.ts", "out.mp4"), ("a.ts", "out.mkv")])
+def test_sound_with_rounded_times_is_spliced_to_the_sample(name: str, out: str, tmp_path: Path) -> None:
+    """Matroska rounds times to milliseconds, a broadcast wraps each packet in a header of its own."""
+    clip = probe(clock.make(tmp_path / name, frames=100, sounds=(("aac", 4.0),)))
+    plan = SoundPlan(np.zeros(4 * 24000, np.float32), 24000, (Segment(Fraction(3, 2), Fraction(5, 2)),))
+    result = join(clip, 2, tmp_path, plan, out)
+    header = 7 * (name == "a.ts")
+    old, new = [p[header:] for p in packets(clip.path, 0)], packets(result, 0)
+    changed = [number for number, (before, after) in enumerate(zip(old, new, strict=True)) if before != after]
+    assert 60 < changed[0] < changed[-1] < 113 and changed == list(range(changed[0], changed[-1] + 1))
+    before, after = decode_track(clip.path), decode_track(result)
+    lead = round((seconds(clip)[0] - before.start) * 44100)
+    low, high = lead + round(1.5 * 44100), lead + round(2.5 * 44100)
+    assert np.array_equal(before.samples[: low - 4096], after.samples[: low - 4096])
+    assert np.abs(before.samples[high + 4096 :] - after.samples[high + 4096 :]).max() < 5e-3
+    difference = np.abs(before.samples - after.samples).max(axis=1)
+    assert difference[low - 4096 : low - 50].max() < 0.02 > difference[high + 50 : high + 4096].max()  # no sample off
+    assert np.abs(after.samples[low + 4096 : high - 4096]).max() < 1e-3
+    times = seconds(clip)[0] - before.start - (seconds(probe(result))[0] - after.start)
+    assert abs(times) < Fraction(2, 1000)
+
+
 def test_segments_without_source_sound_are_silent_outside(tmp_path: Path) -> None:
     clip = probe(clock.make(tmp_path / "a.mp4", frames=50))
     plan = SoundPlan(clock.tone(2, 48000, 1)[0], 48000, (Segment(Fraction(1, 2), Fraction(1)),))
