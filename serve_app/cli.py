@@ -334,7 +334,9 @@ def split_range(words: str) -> tuple[str, str]:
 
 def guarded(work: Callable[[], None], debug: bool) -> None:
     """Run a command; errors become one line on stderr and the exit code of their kind."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal that closes, too; not where `nohup` asked to go on
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
         work()
     except KeyboardInterrupt:
