@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments.errors import OptionError, RenderError
+from serve_app.flags import Choices, Emotion
 from serve_app.personalize_command import Debug, Engine, Quiet, SlotMode
 from serve_app.request import Quality
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from serve_app.batches.report import Summary
     from serve_app.batches.rows import RowResult
     from serve_app.batches.run import Batch, Pool
+    from serve_app.personalize import Wanted
+    from serve_app.planner import SyncMode
 
 SERVER_PATIENCE = 600  # seconds
 
@@ -35,6 +38,8 @@ def batch(
     sync_mode: SlotMode = "silence",
     quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
     expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2.")] = 1.0,
+    emotion: Emotion = "neutral",
+    option: Choices = None,
     store: Annotated[
         str | None, typer.Option(help="Where templates and avatars are: a server's store, for its ids; default: LIPSYNC_CACHE.")
     ] = None,
@@ -65,13 +70,12 @@ def batch(
         from serve_app.batches.rows import Place
         from serve_app.batches.run import Batch, run_batch
         from serve_app.cache import open_cache
-        from serve_app.personalize import Wanted
         from serve_app.progress import Bars
 
         here = open_cache(cache_folder()).folder
         where = out if "://" in out else str(Path(out).absolute())
         file, bring = manifest_file(manifest, here)
-        wanted = Wanted(engine, sync_mode, quality, expression)
+        wanted = wishes(engine, sync_mode, quality, expression, option or [], emotion)
         asked = Batch(file, Place(template, store or str(here), where, here / "mirror"), wanted, skip_invalid, measure, bring)
         if server is not None:
             if store or ray or gpus is not None:
@@ -80,13 +84,22 @@ def batch(
         else:
             with pool_of(workers, inside_ray_job() if ray is None else ray, engine, gpus) as pool, Bars(quiet) as bars:
                 summary, results = run_batch(asked, pool, bars)
-        say(summary.line())
-        say(f"{where}/report.html")
+        say(f"{summary.line()}\n{where}/report.html")
         failed = [result for result in results if result.status == "failed"]
         if failed:
             raise RenderError(f"{len(failed)} of {len(results)} rows failed, first {failed[0].name}: {failed[0].error}")
 
     guarded(work, debug)
+
+
+def wishes(engine: str, sync_mode: SyncMode, quality: Quality, expression: float, options: list[str], emotion: str) -> Wanted:
+    """What is asked for beside the rows. Raises OptionError for options that the engine does not take."""
+    from serve_app.personalize import Wanted
+    from serve_app.request import check_options, read_choices
+
+    wanted = Wanted(engine, sync_mode, quality, expression, read_choices(None, None, options, emotion))
+    check_options(engine, wanted.options)
+    return wanted
 
 
 def by_server(server: str, asked: Batch, rows_at_once: int | None, quiet: bool) -> tuple[Summary, list[RowResult]]:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from deployments.errors import Cancelled, LipSyncError, OptionError, OutputError
 from serve_app.avatar_command import register as register_avatar
+from serve_app.flags import Choices, Emotion
 from serve_app.personalize_command import register as register_personalize
 from serve_app.planner import SyncMode
 from serve_app.request import Quality, SpeechSource, SyncRequest, check_input, read_choices, read_voice, segment
@@ -40,6 +41,7 @@ Audio = Annotated[list[Path] | None, typer.Option("--audio", "-a", help="Sound f
 Words = Annotated[list[str] | None, typer.Option("--text", "-t", help="Words to speak; once per --segment.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 Engine = Annotated[str, typer.Option("--engine", "-e", help="See `lipsync models`.")]
+LengthMode = Annotated[SyncMode, typer.Option(help="If speech and clip differ in length; the default keeps the clip's length.")]
 Face = Annotated[str, typer.Option(help="largest, speaking, a number from the left, or x,y,w,h in pixels.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default: one per core.")]
 Expression = Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")]
@@ -52,7 +54,6 @@ PortraitEngine = Annotated[
         "emo: the whole face by diffusion, with weights that you bring.",
     ),
 ]
-Emotion = Annotated[str, typer.Option(help="neutral, happy, sad, surprised or angry; happy:0.5 is half of it.")]
 Gaze = Annotated[str, typer.Option(help="Where the eyes look, X,Y in eye widths: right and down in the picture, within 0.3.")]
 Distance = Annotated[float, typer.Option(help="How far away the head is: 0.8 to 1.25, 1 = as in the picture.")]
 Pose = Annotated[
@@ -66,7 +67,6 @@ Manner = Annotated[
     Path | None,
     typer.Option(help="Whose way of moving the head is taken: a clip, or the folder that `lipsync fit` printed; vasa1."),
 ]
-Choices = Annotated[list[str] | None, typer.Option("--option", help="NAME=VALUE, of what only this engine knows; may repeat.")]
 QualityChoice = Annotated[Quality, typer.Option(help="Of the encoded picture.")]
 Voice = Annotated[
     str, typer.Option(help="Of the words: default, NAME of a voice in LIPSYNC_VOICES, or a Piper voice's file.onnx.")
@@ -83,9 +83,7 @@ def sync(
     text: Words = None,
     segments: Annotated[list[str] | None, typer.Option("--segment", "-s", help="START-END in seconds; may repeat.")] = None,
     engine: Engine = "video_rewrite",
-    sync_mode: Annotated[
-        SyncMode, typer.Option(help="If speech and clip differ in length; the default keeps the clip's length.")
-    ] = "silence",
+    sync_mode: LengthMode = "silence",
     chunks: Annotated[int | None, typer.Option(min=1, help="Pieces rendered side by side.")] = None,
     workers: Workers = None,
     face: Face = "largest",
@@ -94,6 +92,7 @@ def sync(
     voice: Voice = "default",
     pose: Pose = None,
     gaze: Look = None,
+    emotion: Emotion = "neutral",
     option: Choices = None,
     report: Annotated[Path | None, typer.Option(help="Folder of the quality report; default: OUT's name + .report.")] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave the quality report out.")] = False,
@@ -119,15 +118,10 @@ def sync(
             expression=expression,
             report=None if no_report else report or out.with_name(f"{out.stem}.report"),
             voice=read_voice(voice),
-            options=read_choices(pose, gaze, option or []),
+            options=read_choices(pose, gaze, option or [], emotion),
         )
         if server is not None:
-            from serve_app.client import Remote
-            from serve_app.config import Secrets
-
-            with Bars(quiet) as bars:
-                say(str(Remote(server, Secrets().api_key or None).sync(request, bars)))
-            return
+            return by_server(server, request, quiet)
         with Bars(quiet) as bars:
             # said before the report, which takes longer than the rendering
             done = partial(tell_result, bars.say)
@@ -136,6 +130,16 @@ def sync(
             say(f"{job.page}  quality report")
 
     guarded(work, debug)
+
+
+def by_server(server: str, request: SyncRequest, quiet: bool) -> None:
+    """Have a server make it, with the caller's key."""
+    from serve_app.client import Remote
+    from serve_app.config import Secrets
+    from serve_app.progress import Bars
+
+    with Bars(quiet) as bars:
+        say(str(Remote(server, Secrets().api_key or None).sync(request, bars)))
 
 
 @app.command()

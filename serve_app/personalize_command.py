@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments.errors import OptionError
+from serve_app.flags import Choices, Emotion
 from serve_app.planner import SyncMode
 from serve_app.request import Quality
 
@@ -174,6 +175,8 @@ def personalize(
     sync_mode: SlotMode = "silence",
     quality: Annotated[Quality, typer.Option(help="Of the pictures that are made anew.")] = "high",
     expression: Annotated[float, typer.Option(help="How wide the mouth moves: 0 to 2, 1 = as the person does.")] = 1.0,
+    emotion: Emotion = "neutral",
+    option: Choices = None,
     report: Annotated[Path | None, typer.Option(help="Folder of a quality report; default: none.")] = None,
     store: Store = None,
     workers: Workers = None,
@@ -187,11 +190,12 @@ def personalize(
         from serve_app.personalize import Wanted
         from serve_app.personalize import personalize as run
         from serve_app.progress import Bars
+        from serve_app.request import read_choices
         from serve_app.unified import Waker
 
         short = {"customer_name": customer_name, "destination": destination}
         pairs = [*(variables or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
-        wanted = Wanted(engine, sync_mode, quality, expression)
+        wanted = Wanted(engine, sync_mode, quality, expression, read_choices(None, None, option or [], emotion))
         with machine(workers, store) as (cache, executor), Bars(quiet) as bars:
             found = templates_of(store, name).open(name)
             values = read_variables(pairs, found.script.strictest())

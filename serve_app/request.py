@@ -13,6 +13,7 @@ from typing import Literal
 
 from deployments.contracts import Segment
 from deployments.errors import InputError, OptionError, OutputError
+from deployments.portrait.controls import split_emotion
 from serve_app.planner import SyncMode
 
 Quality = Literal["high", "lossless", "small"]
@@ -81,9 +82,14 @@ def read_voice(words: str) -> str | Path:
     return Path(words).expanduser() if file.endswith(".onnx") or "/" in file else words
 
 
-def read_choices(pose: str | None, gaze: str | None, given: Sequence[str]) -> dict[str, float]:
-    """Options of an engine from a pose "YAW,PITCH,ROLL", a gaze "X,Y" and words "NAME=VALUE". Raises OptionError."""
+def read_choices(pose: str | None, gaze: str | None, given: Sequence[str], emotion: str = "neutral") -> dict[str, float]:
+    """Options of an engine from a pose "YAW,PITCH,ROLL", a gaze "X,Y", words "NAME=VALUE" and an emotion "happy:0.5".
+
+    Raises OptionError.
+    """
     pairs = [*read_numbers("pose", pose, ("yaw", "pitch", "roll")), *read_numbers("gaze", gaze, ("gaze_x", "gaze_y"))]
+    name, strength = split_emotion(emotion)
+    pairs += [(name, strength)] if name != "neutral" else []
     for words in given:
         name, equals, value = words.partition("=")
         if not equals or not name.strip():

@@ -17,6 +17,7 @@ from deployments.face.pose import CanonicalFaces, canonical
 from deployments.face.retarget import blocks, retarget, retarget_block, surroundings
 from deployments.memory import let_go
 from deployments.motion.dubbing import lip_coefficients
+from deployments.retrieval import corners
 from deployments.retrieval.bank import Bank, load_bank
 from deployments.retrieval.config import RetrievalConfig
 from deployments.retrieval.select import Choice, select
@@ -36,7 +37,8 @@ class PlanKey:
         self.avatar, self.motion, self.track, self.config = avatar, motion, track, config
         content = hashlib.sha256(repr((avatar.digest, str(avatar.path), config)).encode())
         heard = motion.extra.get(EXTRA) if config.sound_weight else None
-        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable, track.light, heard):
+        lifted = motion.extra.get(corners.EXTRA)
+        for array in (motion.coefficients, motion.weight, track.landmarks, track.usable, track.light, heard, lifted):
             content.update(b"" if array is None else digest_of(array))
         self._digest = content.digest()
 
@@ -95,7 +97,11 @@ class Plan:
         self._blocks = list(blocks(len(kept), self._breaks))
         light, heard = None if track.light is None else track.light[kept], sounds_of(motion, kept, sounds)
         self.angles = self.faces.angles()
-        self.choice: Choice = select(bank, self.wanted, self.angles, config, light, heard)
+        self._lifts, shapes = corners.lifts_of(motion, kept), self.wanted
+        if self._lifts is not None:
+            self._move = corners.corner_move(bank)
+            shapes = self.wanted + self._lifts[:, None] * corners.as_lips(self._move)
+        self.choice: Choice = select(bank, shapes, self.angles, config, light, heard)
         self.skin = skin_of(bank.mesh)
 
     @cached_property
@@ -106,7 +112,8 @@ class Plan:
     @cached_property
     def target(self) -> NDArray[np.float32]:
         """Where they go, of all rows."""
-        return retarget(self.bank.shape, self.bank.mesh, self.own, self._lips, self.wanted, self._breaks)
+        target = retarget(self.bank.shape, self.bank.mesh, self.own, self._lips, self.wanted, self._breaks)
+        return self._lifted(target, slice(None))
 
     def vertices(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Vertices [U, 3] of a row in the head frame, as filmed and where they go. A chunk asks for row after row: a block of
@@ -126,7 +133,11 @@ class Plan:
         own = self.bank.mesh.vertices(self.faces.points_of(around))
         first = kept.start - around.start
         target = retarget_block(self.bank.shape, self.bank.mesh, own, self._lips[around], self.wanted[kept], first)
-        return kept, own[first : first + len(target)], target
+        return kept, own[first : first + len(target)], self._lifted(target, kept)
+
+    def _lifted(self, target: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+        """Targets [t, U, 3] of rows with the corners of the mouth where an emotion wants them."""
+        return target if self._lifts is None else target + self._lifts[rows, None, None] * self._move
 
     def pixels(self, row: int) -> NDArray[np.float32]:
         """Target vertices [U, 2] in pixels."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from deployments.contracts import Segment
 from deployments.errors import OptionError
-from deployments.portrait.controls import Controls, read_gaze
+from deployments.portrait.controls import EMOTIONS, Controls, read_gaze, split_emotion
 from serve_app.api.errors import ApiError, about, short
 from serve_app.api.inputs import Checked
 from serve_app.api.schemas import MediaRef, VideoRequest
@@ -24,6 +24,7 @@ DEFAULT_ENGINE = "video_rewrite"
 NEAR_SECONDS = 0.05
 COMMON = ("expression", "quality")
 PICTURE_OPTIONS = ("emotion", "gaze", "distance")
+MOODS = EMOTIONS.keys() - {"neutral"}  # an engine that knows these for clips takes `emotion`, too
 ARTICLE = {"video": "a video", "image": "an image"}
 
 
@@ -100,7 +101,8 @@ def find_manner(services: Services, engine: EngineState, avatar: Job | None) -> 
 
 def option_names(engine: EngineState, picture: bool) -> list[str]:
     """What may be asked of an engine for a still picture, or for a clip."""
-    return sorted({*COMMON, *(PICTURE_OPTIONS if picture else ("face", *engine.options))})
+    words = ("emotion",) if set(engine.options) >= MOODS else ()
+    return sorted({*COMMON, *(PICTURE_OPTIONS if picture else ("face", *engine.options, *words))})
 
 
 def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None, picture: bool = False) -> dict[str, Any]:
@@ -124,6 +126,9 @@ def read_options(engine: EngineState, given: dict[str, Any], avatar: Job | None,
                 if avatar is not None and face != avatar.spec.face:
                     raise OptionError(f"expected the avatar's own face {avatar.spec.face!r}, got {face!r}; leave it out")
                 found["face"] = face
+            elif name == "emotion":
+                mood, strength = split_emotion(str(value))
+                found["options"] |= {} if mood == "neutral" else {mood: strength}
             elif name == "expression":
                 found["expression"] = read_number(value, 0, 2)
             else:

@@ -140,8 +140,8 @@ class VideoRequest(_In):
         default_factory=dict,
         examples=[{"expression": 1.0, "quality": "high", "face": "largest"}],
         description="expression 0..2, quality high|lossless|small, face largest|speaking|index|x,y,w,h, and the engine's own; "
-        "for a picture emotion neutral|happy|sad|surprised|angry (happy:0.5 is half of it), gaze [x, y] in eye widths (right, "
-        "down; within 0.3), distance 0.8..1.25",
+        "for a picture, and for a clip with emo, emotion neutral|happy|sad|surprised|angry (happy:0.5 is half of it); "
+        "for a picture gaze [x, y] in eye widths (right, down; within 0.3), distance 0.8..1.25",
     )
     metadata: Metadata = Field(default_factory=dict, max_length=16)
     callback_url: str | None = Field(default=None, max_length=2048, description="gets a signed POST when the job ends")

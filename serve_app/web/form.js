@@ -5,6 +5,7 @@ import { MannerField } from "./manner.js";
 
 const $ = (id) => document.getElementById(id);
 const KNOWN = ["expression", "quality", "face", "emotion", "gaze", "distance"]; // options that have a field of their own in the page
+const MOODS = ["happy", "sad", "surprised", "angry"]; // told by `emotion`
 const NAMES = { video_rewrite: "Own mouths (video_rewrite)", portrait: "Speaking portrait (portrait)" };
 
 export const isPicture = (file) => file.type.startsWith("image/");
@@ -121,7 +122,7 @@ export class Form {
     $("engine-about").textContent = engine ? `${sentence(engine.about)}${waits}` : "";
     for (const field of document.querySelectorAll("[data-option]")) field.hidden = !options.includes(field.dataset.option);
     this.manner.fit(this.picture ? engine?.id : "");
-    $("own-options").replaceChildren(...options.filter((name) => !KNOWN.includes(name)).map(numberField));
+    $("own-options").replaceChildren(...options.filter((name) => ![...KNOWN, ...MOODS].includes(name)).map(numberField));
   }
 
   count() {

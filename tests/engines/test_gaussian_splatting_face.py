@@ -17,13 +17,14 @@ from deployments.engines.gaussian_splatting.config import FaceConfig, FitConfig,
 from deployments.engines.gaussian_splatting.engine import GaussianSplatting
 from deployments.engines.gaussian_splatting.export import export_avatar
 from deployments.engines.gaussian_splatting.face import CHECKPOINT, NAME, fit_face, load_face
-from deployments.engines.gaussian_splatting.options import BOUNDS, EASE, Turn, eased, read_turn, turn_of
+from deployments.engines.gaussian_splatting.options import BOUNDS, Turn, read_turn, turn_of
 from deployments.engines.gaussian_splatting.turn import rotations, turned
 from deployments.errors import Cancelled, OptionError, WeightsError
 from deployments.face.landmarks import Landmarker, roi_of_points
 from deployments.face.pose import canonical
 from deployments.media.decode import decode
 from deployments.motion.dubbing import track_coefficients
+from deployments.motion.ease import EASE, eased
 from deployments.portrait.mesh import LEFT_EYE, RIGHT_EYE
 from deployments.records import load_motion, save_motion
 from deployments.retrieval.bank import load_bank
@@ -231,6 +232,7 @@ def test_a_pose_and_a_gaze_are_read_from_words_and_refused_before_any_work() -> 
         "yaw": 8.0, "pitch": 0.0, "roll": -2.0, "gaze_x": 0.1, "gaze_y": -0.2, "expression": 1.2,
     }  # fmt: skip
     assert read_choices(None, None, []) == {}
+    assert read_choices(None, None, ["steps=3"], "happy:0.5") == {"steps": 3.0, "happy": 0.5}
     for words in (("1,2", None, []), ("a,b,c", None, []), (None, "nan,0", []), (None, None, ["yaw"]), ("1,2,3", None, ["yaw=1"])):
         with pytest.raises(OptionError, match="expected"):
             read_choices(*words)

@@ -22,6 +22,7 @@ from serve_app.jobs.store import JobStore, open_jobs
 from serve_app.media_store import MediaStore
 from serve_app.service.dispatcher import Dispatcher, DispatchSettings
 
+MOODS = ("happy", "sad", "surprised", "angry")
 ENGINES = {
     "fake": EngineState("fake", "paints a patch", ("expression",)),
     "video_rewrite": EngineState("video_rewrite", "the person's own mouths", ("expression",), "on demand"),
@@ -29,6 +30,7 @@ ENGINES = {
     "vasa1": EngineState(
         "vasa1", "generated motion", ("expression", "guidance"), "on demand", pictures=True, bounds={"guidance": (0, 4)}
     ),
+    "emo": EngineState("emo", "moods on clips", ("expression", *MOODS), "on demand", bounds=dict.fromkeys(MOODS, (0, 1.5))),
 }
 
 

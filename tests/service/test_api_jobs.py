@@ -384,6 +384,24 @@ def test_a_picture_is_told_how_to_look(idle: Any, speech_file: Path) -> None:
         assert not models["fake"]["picture_options"]
 
 
+def test_a_clip_is_told_a_mood_by_its_name(idle: Any, face_clip: Path, speech_file: Path) -> None:
+    with idle.client() as client:
+
+        def send(model: str, **options: Any) -> httpx.Response:
+            files = {"video": face_clip.read_bytes(), "audio": speech_file.read_bytes()}
+            return client.post("/v1/videos", data={"model": model, "options": json.dumps(options)}, files=files)
+
+        models = {model["id"]: model["options"] for model in client.get("/v1/models").json()["data"]}
+        assert "emotion" in models["emo"] and "emotion" not in models["video_rewrite"]
+        told = {"happy:0.5": {"happy": 0.5}, "sad": {"sad": 1.0}, "neutral": {}}
+        for words, expected in told.items():
+            assert idle.jobs.get(send("emo", emotion=words).json()["id"]).spec.options == expected
+        assert idle.jobs.get(send("emo", angry=1.2).json()["id"]).spec.options == {"angry": 1.2}
+        assert "neutral, happy" in kit.refusal(send("emo", emotion="bored"), 400, param="options.emotion")
+        assert "0 to 1.5" in kit.refusal(send("emo", happy=2), 400, param="options.happy")
+        kit.refusal(send("video_rewrite", emotion="happy"), 400, param="options.emotion")
+
+
 def test_a_portrait_job_is_drawn_as_it_was_asked_for(tmp_path: Path) -> None:
     import cv2
     from skimage import data

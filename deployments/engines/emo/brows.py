@@ -1,4 +1,4 @@
-"""Brows rise with the stress of the new speech; all else above the mouth stays as it was filmed.
+"""Brows rise with the stress of the new speech and move with an emotion; all else above the mouth stays as it was filmed.
 
 In their own clips, people whose brows move at all raise them with what is louder than the speech around it, a little before it
 is heard. A rise is as high as the person's own brows move in the template; lids, nose, temples and hairline stay.
@@ -35,6 +35,9 @@ BROW = (46, 53, 52, 65, 55, 285, 295, 282, 283, 276)
 TOP = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)
 LID = (246, 161, 160, 159, 158, 157, 173, 398, 384, 385, 386, 387, 388, 466)
 SHARES = (0.55, 0.85, 1.0, 1.0, 0.9, 0.9, 1.0, 1.0, 0.85, 0.55)  # of the rise
+INNER = (0.0, 0.0, 0.2, 0.65, 1.0, 1.0, 0.65, 0.2, 0.0, 0.0)  # and of what the inner ends rise beyond that
+LASHES = 0.3  # of the way from the lid up to the brow: lashes and the lid's crease, which stay
+HIGHEST, DEEPEST = 0.2, 0.3  # of that way, for brows that rise and sink: skin looks stretched with more, and would fold
 FOREHEAD, SIDE = 0.5, 0.22  # eye distances over which a rise fades upwards and sideways
 STEP = 4  # pixels: the field is smooth
 SEEN = 0.02  # share of the rise from which on the moved picture shows alone
@@ -102,15 +105,15 @@ def axis(points: Floats) -> tuple[NDArray[np.float64], float]:
 
 @dataclass(frozen=True)
 class Rise:
-    """Where brows rise in one frame: a window at (x, y) and the share of the rise there [h, w]."""
+    """Where brows rise in one frame: a window at (x, y) and how far its places rise [h, w], in eye distances."""
 
     x: int
     y: int
-    share: Floats
+    way: Floats
     down: NDArray[np.float64]  # [2] (x, y) one eye distance down the face, in pixels
 
 
-def rise_of(points: Floats, size: tuple[int, ...]) -> Rise | None:
+def rise_of(points: Floats, size: tuple[int, ...], lift: float, inner: float = 0.0) -> Rise | None:
     """The field of landmarks [V, 3] in a picture of `size` (height, width); None where the forehead is off screen."""
     across, unit = axis(points)
     down = np.array([-across[1], across[0]])
@@ -123,15 +126,15 @@ def rise_of(points: Floats, size: tuple[int, ...]) -> Rise | None:
         return None
     rows, columns = np.mgrid[y0:y1:STEP, x0:x1:STEP]
     grid = np.stack([columns, rows], -1) - points[RIGHT_EYE_OUTER, :2].astype(np.float64)
-    share = share_at(points, grid @ across / unit, grid @ down / unit)
+    way = way_at(points, grid @ across / unit, grid @ down / unit, lift, inner)
     matrix = np.array([[1 / STEP, 0, 0], [0, 1 / STEP, 0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    full = cv2.warpAffine(share, matrix, (int(x1 - x0), int(y1 - y0)), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    full = cv2.warpAffine(way, matrix, (int(x1 - x0), int(y1 - y0)), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return Rise(int(x0), int(y0), np.asarray(full, np.float32), unit * down)
 
 
-def share_at(points: Floats, along: NDArray[np.float64], below: NDArray[np.float64]) -> Floats:
-    """Share of the rise at places, in eye distances along and below the line of the eyes: 1 on the brows, 0 at lids,
+def way_at(points: Floats, along: NDArray[np.float64], below: NDArray[np.float64], lift: float, inner: float) -> Floats:
+    """How far places rise, in eye distances along and below the line of the eyes: all of it on the brows, 0 at lids,
     hairline and temples."""
     across, unit = axis(points)
     down = np.array([-across[1], across[0]])
@@ -144,24 +147,29 @@ def share_at(points: Floats, along: NDArray[np.float64], below: NDArray[np.float
     (place, lower), (top_place, upper), (lid_place, lids) = placed(BROW), placed(TOP), placed(LID)
     brow, top, lid = np.interp(along, place, lower), np.interp(along, top_place, upper), np.interp(along, lid_place, lids)
     lid = np.minimum(lid, 0.0)  # between the eyes and beside them: their corners' height
-    under = (lid - below) / np.maximum(lid - brow, 0.03)
+    gap = np.maximum(lid - brow, 0.03)
+    under = ((lid - below) / gap - LASHES) / (1 - LASHES)
     over = 1 - (top - below) / FOREHEAD
     beside = 1 - np.maximum(np.maximum(place[0] - along, along - place[-1]), 0) / SIDE
     whole = smoothstep(np.minimum(under, over).astype(np.float32)) * smoothstep(beside.astype(np.float32))
-    return np.asarray(whole * np.interp(along, place, SHARES), np.float32)
+    asked = lift * np.interp(along, place, SHARES) + inner * np.interp(along, place, INNER)
+    return np.asarray(whole * np.clip(asked, -DEEPEST * gap, HIGHEST * gap), np.float32)
 
 
-def with_brows(patch: Patch | None, picture: Picture, points: Floats, lift: float) -> Patch | None:
-    """The patch with brows raised by `lift` eye distances in the filmed picture above it."""
-    rise = rise_of(points, picture.size()) if lift > 0 else None
+def with_brows(patch: Patch | None, picture: Picture, points: Floats, lift: float, inner: float = 0.0) -> Patch | None:
+    """The patch with brows raised by `lift` eye distances in the filmed picture above it, their inner ends by `inner` more."""
+    rise = rise_of(points, picture.size(), lift, inner) if lift or inner else None
     if rise is None:
         return patch
-    height, width = rise.share.shape
-    shift = rise.share[..., None] * np.asarray(lift * rise.down, np.float32)  # what is shown comes from below
+    height, width = rise.way.shape
+    shift = rise.way[..., None] * np.asarray(rise.down, np.float32)  # what is shown comes from below
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     frame = picture.window(rise.x, rise.y, width, height)
     raised = cv2.remap(frame, columns + shift[..., 0], rows + shift[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    brows = Patch(rise.x, rise.y, np.asarray(raised, np.uint8), np.clip(rise.share / SEEN, 0, 1).astype(np.float32))
+    shows = np.clip(np.abs(rise.way) / (SEEN * (abs(lift) + abs(inner))), 0, 1).astype(np.float32)
+    most = max(float(np.abs(rise.way).max()), 1e-9)
+    shows = np.minimum(np.abs(rise.way) / (SEEN * most), 1).astype(np.float32)
+    brows = Patch(rise.x, rise.y, np.asarray(raised, np.uint8), shows)
     return brows if patch is None else joined(brows, patch, picture)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.contracts import Avatar, Clip, EngineLimits, Motion, Patch, Picture, Progress, Span, Speech, Track, no_progress
 from deployments.engines.emo.config import EmoConfig
+from deployments.engines.emo.emotion import BOUNDS
 from deployments.engines.emo.fit import fit_avatar
 from deployments.engines.emo.motion import animate
 from deployments.engines.emo.render import render_patch, studio_of
@@ -30,9 +31,8 @@ class Emo:
         """Windows of frames lie on an absolute grid: a chunk wants to know the motion of a window on both sides."""
         config = self.config.denoiser
         context = config.window + config.before
-        return EngineLimits(
-            context_frames=context, sequential=False, options=("expression", "guidance", "liveliness", "seed", "singing", "steps")
-        )
+        own = ("expression", "guidance", "liveliness", "seed", "singing", "steps")
+        return EngineLimits(context_frames=context, sequential=False, options=(*own, *BOUNDS), bounds=BOUNDS)
 
     def fit(self, clip: Clip, track: Track, out: Path, progress: Progress = no_progress) -> Avatar:
         """Learn the person of a clip into the folder `out`; a fit that was interrupted there is gone on with."""

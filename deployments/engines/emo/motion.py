@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deployments.contracts import Avatar, Clip, Motion, Speech, Track
 from deployments.engines.emo.brows import lift_of, liveliness_of
 from deployments.engines.emo.config import FlowConfig
+from deployments.engines.emo.emotion import emotion_of, worn
 from deployments.engines.emo.hearing import hear, load_ear
 from deployments.errors import OptionError
 from deployments.motion.dubbing import template_sound, track_coefficients
@@ -39,10 +40,11 @@ class Wishes:
 def animate(speech: Speech, clip: Clip, track: Track, avatar: Avatar, options: dict[str, Any]) -> Motion:
     """Motion for all frames of the clip. Raises OptionError, SpeechError."""
     wishes, expression, all_sung = wishes_of(options), float(options.get("expression", 1.0)), singing_of(options)
-    stable, alive = load_bank(avatar.path).stable, liveliness_of(options)
+    stable, alive, emotion = load_bank(avatar.path).stable, liveliness_of(options), emotion_of(options)
     motion = mouth_motion(speech, clip, track, stable, expression, all_sung)
     extra = {WISHES: wishes.array(), **new_sounds(speech, clip.times())}
     extra |= lift_of(speech, clip.times(), track, stable, alive * expression)
+    extra |= worn(emotion, motion, track)
     ear = load_ear(avatar.path)
     if ear is not None:
         extra[HEARD] = hear(speech, clip.times(), ear)

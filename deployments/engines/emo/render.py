@@ -13,6 +13,7 @@ import numpy as np
 from deployments.contracts import Avatar, Motion, Patch, Picture, Track
 from deployments.engines.emo.brows import LIFT, with_brows
 from deployments.engines.emo.config import EmoConfig
+from deployments.engines.emo.emotion import BROWS
 from deployments.engines.emo.fit import load_learned
 from deployments.engines.emo.memory import load_memory
 from deployments.engines.emo.motion import told_wishes
@@ -55,10 +56,11 @@ class Studio:
         back = cv2.invertAffineTransform(self.starts.matrix(row) - np.array([[0, 0, here.x], [0, 0, here.y]]))
         return onto(np.asarray(added, np.float32), back, here.alpha.shape, cv2.BORDER_CONSTANT)
 
-    def lift(self, frame: int) -> float:
-        """How far the brows of a frame rise, in eye distances."""
-        lift = self._motion.extra.get(LIFT)
-        return 0.0 if lift is None else float(lift[frame] * self._motion.weight[frame])
+    def lifts(self, frame: int) -> tuple[float, float]:
+        """How far the brows of a frame rise with stress and emotion, and their inner ends beyond that, in eye distances."""
+        stress, mood = self._motion.extra.get(LIFT), self._motion.extra.get(BROWS)
+        lift = 0.0 if stress is None else float(stress[frame] * self._motion.weight[frame])
+        return (lift, 0.0) if mood is None else (lift + float(mood[frame, 0]), float(mood[frame, 1]))
 
 
 class StudioKey:
@@ -100,4 +102,4 @@ def render_patch(studio: Studio, picture: Picture, config: EmoConfig) -> Patch |
     frame = picture.window(here.x, here.y, here.alpha.shape[1], here.alpha.shape[0]).astype(np.float32)
     coarse, nearest = blend(plan.bank, here.raster, plan.choice.rows[row], plan.choice.weights[row])
     mouth = settle(here, frame, two_band(coarse, nearest, config.texture_gain), studio.correction(row, here))
-    return with_brows(mouth, picture, studio.points[picture.index], studio.lift(picture.index))
+    return with_brows(mouth, picture, studio.points[picture.index], *studio.lifts(picture.index))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from deployments.contracts import Motion
 from deployments.errors import OptionError
 
-EASE = 12  # frames in which the head turns where a replaced part begins or ends
 EXTRA = "face"  # the name under which a motion carries these to `render`
 BOUNDS = {
     "yaw": (-12.0, 12.0),
@@ -74,17 +73,3 @@ def turn_of(motion: Motion) -> Turn:
     asked = motion.extra.get(EXTRA)
     # float32 of 12 is 12: bounds hold after the way through a file
     return Turn() if asked is None else Turn(*(round(float(value), 6) for value in asked))
-
-
-def eased(weight: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Share [T] of a turn: 0 in frames that stay as filmed, 1 from `EASE` frames beside them on."""
-    still = np.flatnonzero(usable & (weight <= 0))
-    if not len(still):
-        return np.ones(len(weight), np.float32)
-    frames = np.arange(len(weight))
-    after = np.searchsorted(still, frames)
-    left = frames - still[np.maximum(after - 1, 0)]
-    right = still[np.minimum(after, len(still) - 1)] - frames
-    away = np.minimum(np.where(after > 0, left, len(weight)), np.where(after < len(still), right, len(weight)))
-    share = np.clip(away / EASE, 0, 1)
-    return np.asarray(share * share * (3 - 2 * share), np.float32)

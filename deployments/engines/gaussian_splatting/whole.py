@@ -17,13 +17,14 @@ from deployments.engines.gaussian_splatting.face_shots import irises
 from deployments.engines.gaussian_splatting.filmed import IRISES
 from deployments.engines.gaussian_splatting.look import Box, Eye, LidMove, Looker
 from deployments.engines.gaussian_splatting.network import DEVICE
-from deployments.engines.gaussian_splatting.options import Turn, eased
+from deployments.engines.gaussian_splatting.options import Turn
 from deployments.engines.gaussian_splatting.render import SURE, TILE, Drawn, Stage, drawn, filmed_mouths
 from deployments.engines.gaussian_splatting.turn import HeadPlace, around, head_mesh, head_place, turned
 from deployments.errors import RenderError
 from deployments.face.composite import blur, rim_of
 from deployments.face.landmarks import FACE_OVAL
 from deployments.face.mesh import FACE_POINTS
+from deployments.motion.ease import eased
 from deployments.retrieval.bank import Bank
 from deployments.retrieval.plan import TURNED, PlanKey
 from deployments.retrieval.select import select
